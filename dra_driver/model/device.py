@@ -1,0 +1,142 @@
+"""Hardware as the vendors' libraries report it: GPUs, what they can be cut into, what exists on them now.
+
+Vendor-neutral by construction. A GPU is in one *mode* at a time; the whole GPU is usable in `whole_mode`, a partition of a
+profile in that profile's mode (NVIDIA: `whole` and `mig`; AMD: `SPX`, `CPX` and so on). A partition occupies a range of
+*positions* (NVIDIA: memory slices) and amounts of *counters* (compute slices, engines).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypeAlias
+
+from dra_driver.model.slices import AttributeValue
+
+
+class Vendor(StrEnum):
+    """Also the last part of the pool's name."""
+
+    NVIDIA = "nvidia"
+    AMD = "amd"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Placement:
+    """Positions `start` to `start + size - 1` of a GPU."""
+
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionProfile:
+    """A size in which the hardware cuts partitions.
+
+    `consumes` are whole numbers taken from `Partitioning.counters`; `placements` are all the legal ones, ascending.
+    `stages` names the hardware objects that make up one partition, in the order of their creation.
+    """
+
+    name: str
+    mode: str
+    memory_bytes: int
+    compute_units: int
+    placements: tuple[Placement, ...]
+    consumes: Mapping[str, int]
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partitioning:
+    """What a GPU can be cut into, and whether it is now in a mode for that.
+
+    `switchable`: the mode can be changed now, without a reset. `positions` and `counters` are the GPU's totals.
+    """
+
+    mode: str
+    whole_mode: str
+    switchable: bool
+    positions: int
+    counters: Mapping[str, int]
+    profiles: tuple[PartitionProfile, ...]
+
+    def profile(self, name: str) -> PartitionProfile | None:
+        """The profile of that name, or None."""
+        return next((p for p in self.profiles if p.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A partition that exists. `identity` is the vendor's handle for it, valid until it is destroyed.
+
+    `complete` is False for a leftover whose later stages were never created.
+    """
+
+    profile: str
+    placement: Placement
+    identity: str
+    uuid: str
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One physical GPU. `pci_address` is `dddd:bb:dd.f`, lower case, and names it for ever; `index` may change."""
+
+    vendor: Vendor
+    pci_address: str
+    uuid: str
+    index: int
+    product_name: str
+    architecture: str
+    memory_bytes: int
+    compute_units: int
+    driver_version: str
+    compute_capability: str | None = None
+    numa_node: int | None = None
+    pcie_root: str | None = None
+    engines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    extras: Mapping[str, AttributeValue] = field(default_factory=lambda: MappingProxyType({}))
+    partitioning: Partitioning | None = None
+    instances: tuple[Instance, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMode:
+    """Bring a GPU into another mode; the change's identity is the former mode."""
+
+    gpu: str
+    mode: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateStage:
+    """Create one stage of a partition; its identity is the vendor's handle. `parent`: the former stage's identity."""
+
+    gpu: str
+    profile: str
+    placement: Placement
+    stage: str
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestroyStage:
+    """Destroy what a CreateStage made. Already gone counts as done."""
+
+    gpu: str
+    stage: str
+    identity: str
+
+
+PartitionChange: TypeAlias = SetMode | CreateStage | DestroyStage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a container is to be given: a GPU (by PCI address), or the instance of that identity on it."""
+
+    gpu: str
+    instance: str | None = None

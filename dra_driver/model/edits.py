@@ -1,0 +1,32 @@
+"""What a container gets: the vendor-neutral half of a CDI spec (github.com/cncf-tags/container-device-interface)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNode:
+    """A device node in the container; `host_path` where it has another path on the host."""
+
+    path: str
+    host_path: str | None = None
+    permissions: str = "rw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A bind mount from the host."""
+
+    host_path: str
+    container_path: str
+    options: tuple[str, ...] = ("ro", "nosuid", "nodev", "bind")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerEdits:
+    """Environment, device nodes and mounts. Names and paths come from our own tables, never from a user's text."""
+
+    env: tuple[tuple[str, str], ...] = ()
+    device_nodes: tuple[DeviceNode, ...] = ()
+    mounts: tuple[Mount, ...] = ()

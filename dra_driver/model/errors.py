@@ -1,0 +1,147 @@
+"""Every error this project raises on purpose.
+
+    DraError
+    ├── InputError              somebody wrote something wrong: it stays wrong until it is changed
+    │   ├── QuantityError       not a Kubernetes quantity
+    │   ├── NameInvalid         a name that Kubernetes or CDI would refuse
+    │   ├── ParametersError     opaque parameters of a claim or a class
+    │   ├── SettingsError       a settings file, flag or environment variable
+    │   └── MachineError        a machine profile
+    ├── ClaimError              a claim that cannot be served as it stands
+    │   ├── ClaimReplaced       same name, another UID
+    │   └── DeviceHeld          another claim still holds the device; waiting may help
+    ├── VendorError             the driver library refused or failed; `retryable` says whether to try again
+    ├── RecordError             a claim's journal is damaged
+    ├── StartError              a process cannot start: socket, lock, directory
+    └── KubeError               the API server answered with an error, or not at all
+        ├── NotFound, Conflict, Forbidden, Invalid, Gone
+        └── Unavailable         no answer, 429 or 5xx; trying again may help
+
+Each message names the object, the value and the fix. `reason` is the CamelCase word for Events and metrics, `retryable`
+says whether the same call may succeed later: nobody else decides.
+"""
+
+from __future__ import annotations
+
+
+class DraError(Exception):
+    """The root: everything else is a bug."""
+
+    reason = "InternalError"
+    retryable = False
+
+
+class InputError(DraError):
+    """Somebody wrote something wrong."""
+
+    reason = "InvalidInput"
+
+
+class QuantityError(InputError):
+    """Not a Kubernetes quantity."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            f"quantity {text!r} is not a number with an optional suffix: write it like 80Gi, 500m or 2"
+        )
+
+
+class NameInvalid(InputError):
+    """A name that Kubernetes or CDI would refuse."""
+
+
+class ParametersError(InputError):
+    """Opaque parameters of a claim or a class that we refuse."""
+
+    reason = "InvalidParameters"
+
+
+class SettingsError(InputError):
+    """A settings file, flag or environment variable that we refuse."""
+
+
+class MachineError(InputError):
+    """A machine profile that describes no possible machine."""
+
+
+class ClaimError(DraError):
+    """A claim that cannot be served as it stands."""
+
+    reason = "ClaimNotServable"
+
+
+class ClaimReplaced(ClaimError):
+    """The claim of this name has another UID by now."""
+
+    reason = "ClaimReplaced"
+
+
+class DeviceHeld(ClaimError):
+    """Another claim still holds the device, or one that shares hardware with it."""
+
+    reason = "DeviceHeld"
+    retryable = True
+
+
+class VendorError(DraError):
+    """The vendor's library refused or failed."""
+
+    reason = "HardwareError"
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class RecordError(DraError):
+    """A claim's journal cannot be read or written; the claim is refused, the others go on."""
+
+    reason = "RecordDamaged"
+
+
+class StartError(DraError):
+    """A process cannot start."""
+
+    reason = "StartFailed"
+
+
+class KubeError(DraError):
+    """The API server refused. `status` is the HTTP code, 0 where there was no answer."""
+
+    reason = "ApiError"
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NotFound(KubeError):
+    """404."""
+
+
+class Conflict(KubeError):
+    """409: the object exists already, or has changed since it was read."""
+
+
+class Forbidden(KubeError):
+    """401 or 403."""
+
+
+class Invalid(KubeError):
+    """400 or 422."""
+
+
+class Gone(KubeError):
+    """410: the resource version is too old; list again."""
+
+
+class Unavailable(KubeError):
+    """No answer, 429 or 5xx."""
+
+    retryable = True
+
+    def __init__(
+        self, message: str, *, status: int = 0, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, status=status)
+        self.retry_after_s = retry_after_s

@@ -1,0 +1,202 @@
+"""What the processes need from the outside world, and nothing about who provides it.
+
+Adapters (`vendors`, `kube`, `cdi`, `journal`) implement these; tests implement them as small fakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from dra_driver.model.device import PartitionChange, Target, Vendor
+from dra_driver.model.edits import ContainerEdits
+from dra_driver.model.inventory import Inventory
+from dra_driver.model.kinds import Kind
+from dra_driver.model.record import ClaimRecord, Preparation
+
+JsonObject: TypeAlias = dict[str, Any]
+
+
+class Backend(Protocol):
+    """One vendor's hardware. Synchronous: the caller runs it in a worker thread with a deadline.
+
+    Every method raises VendorError, whose `retryable` says whether the same call may succeed later.
+    """
+
+    vendor: Vendor
+
+    def discover(self) -> Inventory:
+        """Everything there is now; a GPU that fails becomes a fault and never hides the others."""
+
+    def partition(self, change: PartitionChange) -> str:
+        """Make exactly one hardware change and return its identity (see the change's docstring)."""
+
+    def edits(self, target: Target) -> ContainerEdits:
+        """What a container needs to use the target; VendorError if the target is not there (any more)."""
+
+    def close(self) -> None:
+        """Give the library back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A record that cannot be trusted: its file was set aside at `quarantine`, the claim is refused, the others go on."""
+
+    claim_uid: str
+    quarantine: str
+    message: str
+
+
+class ClaimStore(Protocol):
+    """Durable records, one per claim. Blocking; run it in a worker thread. Raises RecordError.
+
+    `begin` and `finish` are on disk when they return; `step` and `releasing` survive a killed process, which is enough,
+    as a reboot voids every record.
+    """
+
+    def load(self) -> tuple[dict[str, ClaimRecord], tuple[Damage, ...]]:
+        """All records of this boot by claim UID, and what was damaged; records of former boots are removed."""
+
+    def begin(self, record: ClaimRecord) -> None:
+        """Write down what is going to be done, before hardware is touched."""
+
+    def step(self, uid: str, identity: str) -> None:
+        """The next step is done and made this."""
+
+    def finish(self, uid: str, preparation: Preparation) -> None:
+        """Everything is done."""
+
+    def releasing(self, uid: str) -> None:
+        """From here on the claim is only undone."""
+
+    def forget(self, uid: str) -> None:
+        """The claim holds nothing any more; unknown claims are fine. Works on a full disk."""
+
+
+class CdiStore(Protocol):
+    """CDI spec files, one per claim. Blocking, but quick. Raises RecordError."""
+
+    def write(self, uid: str, devices: Sequence[tuple[str, ContainerEdits]]) -> None:
+        """Make the claim's file hold these CDI devices (name, edits); visible to runtimes when this returns."""
+
+    def holds(self, uid: str, devices: Sequence[tuple[str, ContainerEdits]]) -> bool:
+        """Whether the file is there and says exactly this."""
+
+    def remove(self, uid: str) -> None:
+        """Remove the claim's file; no file is fine."""
+
+    def claims(self) -> frozenset[str]:
+        """UIDs of all claims that have a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A consistent list: a watch from `resource_version` misses nothing."""
+
+    items: tuple[JsonObject, ...]
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """One change. BOOKMARK carries nothing but a newer resourceVersion."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    object: JsonObject
+
+
+class KubeApi(Protocol):
+    """The API server. Objects are plain JSON; errors are KubeError's children; no call retries by itself."""
+
+    async def get(self, kind: Kind, name: str, *, namespace: str | None = None) -> JsonObject:
+        """One object, read consistently (never from a stale cache)."""
+
+    async def list(
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        selectors: Mapping[str, str] | None = None,
+    ) -> Listing:
+        """All objects; `selectors` holds `labelSelector` and `fieldSelector`."""
+
+    def watch(
+        self,
+        kind: Kind,
+        *,
+        resource_version: str,
+        namespace: str | None = None,
+        selectors: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[WatchEvent]:
+        """Changes after `resource_version`; ends when the server ends it; raises Gone when that version is too old."""
+
+    async def create(
+        self, kind: Kind, body: JsonObject, *, namespace: str | None = None, dry_run: bool = False
+    ) -> JsonObject:
+        """The object as stored: fields whose feature gate is off are gone from it."""
+
+    async def replace(self, kind: Kind, body: JsonObject) -> JsonObject:
+        """PUT; the body's metadata names the object, its resourceVersion fences the write."""
+
+    async def patch(
+        self,
+        kind: Kind,
+        name: str,
+        patch: JsonObject,
+        *,
+        namespace: str | None = None,
+        subresource: str | None = None,
+    ) -> JsonObject:
+        """A merge patch (RFC 7386); a resourceVersion in it fences the write."""
+
+    async def delete(
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        namespace: str | None = None,
+        preconditions: Mapping[str, str] | None = None,
+    ) -> None:
+        """`preconditions` holds `uid` and `resourceVersion`. Raises NotFound."""
+
+    async def server_version(self) -> tuple[int, int, int]:
+        """Major, minor, patch of the API server."""
+
+
+class Recorder(Protocol):
+    """Kubernetes Events, best effort: an Event that cannot be written never fails the work it speaks of."""
+
+    def event(
+        self,
+        regarding: JsonObject,
+        *,
+        level: Literal["Normal", "Warning"],
+        reason: str,
+        message: str,
+    ) -> None:
+        """Queue an Event on the object (apiVersion, kind, name, namespace, uid)."""
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def monotonic(self) -> float:
+        """Seconds; only differences mean anything."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait at least that long."""
+
+
+class SystemClock:
+    """The real one."""
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait on the running loop."""
+        await asyncio.sleep(seconds)
