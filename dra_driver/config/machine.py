@@ -76,7 +76,7 @@ def load_machine(source: str) -> Machine:
 
 def _parse(text: str, source: str) -> Machine:
     try:
-        return Machine.model_validate(yaml.load(text, Loader=yaml.CSafeLoader))  # noqa: S506 (CSafeLoader is safe)
+        return Machine.model_validate(yaml.load(text, Loader=yaml.CSafeLoader))
     except yaml.YAMLError as error:
         raise MachineError(f"machine profile {source} is not YAML: {error}") from error
     except ValidationError as error:
