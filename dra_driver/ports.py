@@ -159,6 +159,7 @@ class KubeApi(Protocol):
         *,
         namespace: str | None = None,
         preconditions: Mapping[str, str] | None = None,
+        grace_period_s: int | None = None,
     ) -> None:
         """`preconditions` holds `uid` and `resourceVersion`. Raises NotFound."""
 
