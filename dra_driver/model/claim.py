@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from dra_driver.model.quantity import Quantity
@@ -47,7 +46,7 @@ class DeviceRequest:
     count: int = 1
     admin_access: bool = False
     tolerations: tuple[Toleration, ...] = ()
-    capacity: Mapping[str, Quantity] = field(default_factory=lambda: MappingProxyType({}))
+    capacity: Mapping[str, Quantity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ class AllocationResult:
     device: str
     admin_access: bool = False
     share_id: str | None = None
-    consumed_capacity: Mapping[str, Quantity] = field(default_factory=lambda: MappingProxyType({}))
+    consumed_capacity: Mapping[str, Quantity] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     binding_conditions: tuple[str, ...] = ()
     binding_failure_conditions: tuple[str, ...] = ()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TypeAlias
 
 from dra_driver.model.slices import AttributeValue
@@ -69,8 +68,9 @@ class Partitioning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """A partition that exists. `identity` is the vendor's handle for it, valid until it is destroyed.
+    """A partition that exists.
 
+    `identity` joins the vendor's handles of its stages by `/`, so that of a stage is a prefix of it; valid until destroyed.
     `complete` is False for a leftover whose later stages were never created.
     """
 
@@ -97,8 +97,8 @@ class Gpu:
     compute_capability: str | None = None
     numa_node: int | None = None
     pcie_root: str | None = None
-    engines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    extras: Mapping[str, AttributeValue] = field(default_factory=lambda: MappingProxyType({}))
+    engines: Mapping[str, int] = field(default_factory=dict)
+    extras: Mapping[str, AttributeValue] = field(default_factory=dict)
     partitioning: Partitioning | None = None
     instances: tuple[Instance, ...] = ()
 

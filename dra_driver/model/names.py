@@ -21,8 +21,10 @@ _C_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SEMVER = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
     r"(-((0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(\.(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*))?"
-    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
+    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?",
+    re.ASCII,
 )
+_NUMBERS = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16}){0,2}")
 
 
 def is_dns_label(text: str) -> bool:
@@ -54,9 +56,10 @@ def is_semver(text: str) -> bool:
 
 def normal_version(text: str) -> str | None:
     """The semantic version nearest to a driver's version (`535.104.05` gives `535.104.5`), or None."""
-    parts = re.findall(r"\d+", text)[:3]
-    if not parts or not text[0].isdigit():
+    numbers = _NUMBERS.match(text)
+    if numbers is None:
         return None
+    parts = numbers[0].split(".")
     return ".".join(str(int(part)) for part in (*parts, "0", "0")[:3])
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from dra_driver.model.quantity import Quantity
@@ -97,8 +96,8 @@ class Device:
     """One allocatable device of a pool."""
 
     name: str
-    attributes: Mapping[str, AttributeValue] = field(default_factory=lambda: MappingProxyType({}))
-    capacity: Mapping[str, Capacity] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    capacity: Mapping[str, Capacity] = field(default_factory=dict)
     consumes: tuple[CounterConsumption, ...] = ()
     taints: tuple[Taint, ...] = ()
     allow_multiple_allocations: bool = False
