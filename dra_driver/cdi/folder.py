@@ -1,0 +1,87 @@
+"""The folder that container runtimes watch for CDI specs: one file per claim.
+
+A file is written under a hidden name in the same folder and renamed over. Anything else stays unseen: runtimes react to a
+rename within the folder, and to no rename from elsewhere. Nothing is synced: a replay writes the file again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dra_driver.cdi.spec import claim_spec
+from dra_driver.model.edits import ContainerEdits
+from dra_driver.model.errors import RecordError
+from dra_driver.model.names import CDI_KIND, CLAIM_UID, checked_claim_uid
+
+_PREFIX = f"{CDI_KIND.replace('/', '-')}_"
+_FILE = re.compile(rf"{re.escape(_PREFIX)}(?P<uid>{CLAIM_UID.pattern})\.json")
+
+
+class CdiFolder:
+    """The claims' CDI files (a CdiStore). Other files of the folder are never touched."""
+
+    def __init__(self, folder: Path) -> None:
+        """Removes what a killed write left behind; a folder that cannot be cleaned now is no reason not to start."""
+        self._folder = folder
+        with suppress(OSError):
+            for draft in folder.glob(f".{_PREFIX}*.draft"):
+                draft.unlink(missing_ok=True)
+
+    def write(self, uid: str, devices: Sequence[tuple[str, ContainerEdits]]) -> None:
+        """Runtimes see exactly these devices when this returns; NameInvalid for what a runtime would refuse."""
+        path, draft = self._path(uid), self._draft(uid)
+        content = json.dumps(claim_spec(devices), separators=(",", ":"))
+        with _naming(path, "write"):
+            self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            try:
+                draft.write_text(content, encoding="ascii")
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def holds(self, uid: str, devices: Sequence[tuple[str, ContainerEdits]]) -> bool:
+        """Whether the file's content, however it is laid out, is what `write` would write."""
+        path = self._path(uid)
+        with _naming(path, "read"):
+            try:
+                return bool(json.loads(path.read_bytes()) == claim_spec(devices))
+            except (FileNotFoundError, ValueError):
+                return False
+
+    def remove(self, uid: str) -> None:
+        """The claim has no file any more; no file is fine."""
+        path = self._path(uid)
+        with _naming(path, "remove"):
+            path.unlink(missing_ok=True)
+
+    def claims(self) -> frozenset[str]:
+        """UIDs of all claims that have a file; files of others are not seen."""
+        with _naming(self._folder, "list"):
+            try:
+                names = [path.name for path in self._folder.iterdir()]
+            except FileNotFoundError:
+                return frozenset()
+        matches = (_FILE.fullmatch(name) for name in names)
+        return frozenset(match["uid"] for match in matches if match)
+
+    def _path(self, uid: str) -> Path:
+        return self._folder / f"{_PREFIX}{checked_claim_uid(uid)}.json"
+
+    def _draft(self, uid: str) -> Path:
+        return self._folder / f".{_PREFIX}{checked_claim_uid(uid)}.draft"
+
+
+@contextmanager
+def _naming(path: Path, verb: str) -> Iterator[None]:
+    """Failures inside become RecordErrors that name the file and the fix."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(
+            f"cannot {verb} CDI file {path}: {error.strerror};"
+            " the CDI folder must be writable and have space"
+        ) from error

@@ -1,0 +1,206 @@
+"""Grants, steps and outcomes as JSON, and back: format version 1, spelled out field by field.
+
+These objects pass between releases: the one before reads them, and so does the one after. A field may be added, with a
+default here for lines that lack it; readers pass over fields that they do not know. A field never changes its meaning:
+that takes a new FORMAT_VERSION. Decoders raise KeyError, TypeError or ValueError.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dra_driver.model.device import (
+    CreateStage,
+    DestroyStage,
+    PartitionChange,
+    Placement,
+    SetMode,
+)
+from dra_driver.model.edits import ContainerEdits, DeviceNode, Mount
+from dra_driver.model.record import Grant, Preparation, PreparedDevice, Step
+from dra_driver.ports import JsonObject
+
+FORMAT_VERSION = 1
+
+
+def encode_grant(grant: Grant) -> JsonObject:
+    """One granted device."""
+    return {
+        "device": grant.device,
+        "pool": grant.pool,
+        "requests": list(grant.requests),
+        "gpu": grant.gpu,
+        "profile": grant.profile,
+        "placement": _encode_placement(grant.placement) if grant.placement else None,
+        "shareId": grant.share_id,
+        "monitor": grant.monitor,
+    }
+
+
+def decode_grant(data: JsonObject) -> Grant:
+    """What `encode_grant` wrote."""
+    placement = data.get("placement")
+    return Grant(
+        device=text(data, "device"),
+        pool=text(data, "pool"),
+        requests=_texts(data, "requests"),
+        gpu=text(data, "gpu"),
+        profile=_text_or_none(data, "profile"),
+        placement=None if placement is None else _decode_placement(placement),
+        share_id=_text_or_none(data, "shareId"),
+        monitor=bool(data.get("monitor", False)),
+    )
+
+
+def encode_step(step: Step) -> JsonObject:
+    """One hardware change, tagged by its kind."""
+    return {"device": step.device, "change": _encode_change(step.change)}
+
+
+def decode_step(data: JsonObject) -> Step:
+    """What `encode_step` wrote."""
+    return Step(device=text(data, "device"), change=_decode_change(data["change"]))
+
+
+def encode_preparation(preparation: Preparation) -> JsonObject:
+    """What the kubelet was told, and the edits of each CDI device."""
+    return {
+        "devices": [
+            {
+                "requests": list(device.requests),
+                "pool": device.pool,
+                "device": device.device,
+                "cdiIds": list(device.cdi_ids),
+                "shareId": device.share_id,
+            }
+            for device in preparation.devices
+        ],
+        "edits": [
+            {"device": name, "edits": _encode_edits(edits)} for name, edits in preparation.edits
+        ],
+    }
+
+
+def decode_preparation(data: JsonObject) -> Preparation:
+    """What `encode_preparation` wrote."""
+    return Preparation(
+        devices=tuple(
+            PreparedDevice(
+                requests=_texts(device, "requests"),
+                pool=text(device, "pool"),
+                device=text(device, "device"),
+                cdi_ids=_texts(device, "cdiIds"),
+                share_id=_text_or_none(device, "shareId"),
+            )
+            for device in data["devices"]
+        ),
+        edits=tuple(
+            (text(entry, "device"), _decode_edits(entry["edits"])) for entry in data["edits"]
+        ),
+    )
+
+
+def text(data: JsonObject, key: str) -> str:
+    """The string at `key`; TypeError where it is something else."""
+    value = data[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is {value!r}, not a string")
+    return value
+
+
+def _text_or_none(data: JsonObject, key: str) -> str | None:
+    return None if data.get(key) is None else text(data, key)
+
+
+def _texts(data: JsonObject, key: str) -> tuple[str, ...]:
+    values = data[key]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{key} is {values!r}, not a list of strings")
+    return tuple(values)
+
+
+def _encode_placement(placement: Placement) -> JsonObject:
+    return {"start": placement.start, "size": placement.size}
+
+
+def _decode_placement(data: JsonObject) -> Placement:
+    return Placement(start=int(data["start"]), size=int(data["size"]))
+
+
+def _encode_change(change: PartitionChange) -> JsonObject:
+    match change:
+        case SetMode(gpu=gpu, mode=mode):
+            return {"kind": "setMode", "gpu": gpu, "mode": mode}
+        case DestroyStage(gpu=gpu, stage=stage, identity=identity):
+            return {"kind": "destroyStage", "gpu": gpu, "stage": stage, "identity": identity}
+        case CreateStage(gpu=gpu, profile=profile, placement=placement, stage=stage):
+            return {
+                "kind": "createStage",
+                "gpu": gpu,
+                "profile": profile,
+                "placement": _encode_placement(placement),
+                "stage": stage,
+                "parent": change.parent,
+            }
+
+
+def _decode_change(data: JsonObject) -> PartitionChange:
+    kind, gpu = text(data, "kind"), text(data, "gpu")
+    if kind == "setMode":
+        return SetMode(gpu=gpu, mode=text(data, "mode"))
+    if kind == "destroyStage":
+        return DestroyStage(gpu=gpu, stage=text(data, "stage"), identity=text(data, "identity"))
+    if kind == "createStage":
+        return CreateStage(
+            gpu=gpu,
+            profile=text(data, "profile"),
+            placement=_decode_placement(data["placement"]),
+            stage=text(data, "stage"),
+            parent=_text_or_none(data, "parent"),
+        )
+    raise ValueError(f"hardware change of unknown kind {kind!r}")
+
+
+def _encode_edits(edits: ContainerEdits) -> JsonObject:
+    return {
+        "env": [list(pair) for pair in edits.env],
+        "deviceNodes": [
+            {"path": node.path, "hostPath": node.host_path, "permissions": node.permissions}
+            for node in edits.device_nodes
+        ],
+        "mounts": [
+            {
+                "hostPath": mount.host_path,
+                "containerPath": mount.container_path,
+                "options": list(mount.options),
+            }
+            for mount in edits.mounts
+        ],
+    }
+
+
+def _decode_edits(data: JsonObject) -> ContainerEdits:
+    return ContainerEdits(
+        env=tuple(_decode_variable(pair) for pair in data["env"]),
+        device_nodes=tuple(
+            DeviceNode(
+                path=text(node, "path"),
+                host_path=_text_or_none(node, "hostPath"),
+                permissions=text(node, "permissions"),
+            )
+            for node in data["deviceNodes"]
+        ),
+        mounts=tuple(
+            Mount(
+                host_path=text(mount, "hostPath"),
+                container_path=text(mount, "containerPath"),
+                options=_texts(mount, "options"),
+            )
+            for mount in data["mounts"]
+        ),
+    )
+
+
+def _decode_variable(pair: Any) -> tuple[str, str]:
+    name, value = pair
+    return str(name), str(value)

@@ -1,0 +1,223 @@
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from dra_driver.journal.lines import BLOCK_BYTES, line
+from dra_driver.journal.store import ClaimJournal
+from dra_driver.model.errors import RecordError
+from dra_driver.model.record import ClaimRecord, Preparation
+from dra_driver.ports import JsonObject
+
+NewRecord: TypeAlias = Callable[[int], ClaimRecord]
+FileOf: TypeAlias = Callable[[ClaimRecord], Path]
+
+
+def written_bytes(path: Path) -> int:
+    """How much of the file is lines."""
+    return len(path.read_bytes().rstrip(b"\0"))
+
+
+def five_claims(
+    journal: ClaimJournal, new_record: NewRecord, preparation: Preparation
+) -> dict[str, ClaimRecord]:
+    """A journal with a claim in each state; returns its records."""
+    for number in range(5):
+        record = replace(new_record(number), steps=new_record(number).steps[: number % 2])
+        journal.begin(record)
+        if number in (1, 3):
+            journal.step(record.claim.uid, "whole")
+        if number in (2, 3):
+            journal.finish(record.claim.uid, preparation)
+        if number == 4:
+            journal.releasing(record.claim.uid)
+    records, damages = journal.load()
+    assert damages == ()
+    return records
+
+
+def damaged(original: bytes, place: int) -> tuple[bytes, bytes]:
+    """The file with one bit flipped at `place`, and cut off before it."""
+    flipped = bytearray(original)
+    flipped[place] ^= 1 << place % 8
+    return bytes(flipped), original[:place]
+
+
+def test_any_damaged_byte_is_seen_or_harmless(
+    journal: ClaimJournal, new_record: NewRecord, preparation: Preparation, file_of: FileOf
+) -> None:
+    """R6 in small: flip or cut every single byte of five claims; what is read is the same record, or nothing."""
+    verdicts: Counter[str] = Counter()
+    for uid, record in five_claims(journal, new_record, preparation).items():
+        path = file_of(record)
+        original = path.read_bytes()
+        for place in range(written_bytes(path) + 2):
+            for data in damaged(original, place):
+                try:
+                    assert journal._understood(uid, data)[0] == record, place
+                except RecordError:
+                    verdicts["refused"] += 1
+                else:
+                    verdicts["same"] += 1
+    assert verdicts["refused"] > 0.99 * verdicts.total() > 5_000
+
+
+def test_damage_concerns_one_claim(
+    journal: ClaimJournal, new_record: NewRecord, preparation: Preparation, file_of: FileOf
+) -> None:
+    """Whichever byte is damaged: that claim alone is reported and set aside, and the others load unchanged."""
+    records = five_claims(journal, new_record, preparation)
+    for uid, record in records.items():
+        path = file_of(record)
+        original = path.read_bytes()
+        for place in range(0, written_bytes(path), 61):
+            for data in damaged(original, place):
+                path.write_bytes(data)
+                read, (damage,) = journal.load()
+                assert {**read, uid: record} == records
+                assert damage.claim_uid == uid
+                assert not path.exists()
+                assert Path(damage.quarantine).read_bytes() == data
+        path.write_bytes(original)
+    assert journal.load() == (records, ())
+
+
+def test_damage_is_set_aside_and_reported(
+    journal: ClaimJournal, tmp_path: Path, record: ClaimRecord, file_of: FileOf
+) -> None:
+    """The file moves to the quarantine as it is, numbered; the message names claim, cause and place; the claim may begin anew."""
+    path = file_of(record)
+    for number in (1, 2):
+        journal.begin(record)
+        path.write_bytes(path.read_bytes().replace(b"claim-1", b"claim-2"))
+        damaged = path.read_bytes()
+        records, (damage,) = journal.load()
+        assert records == {}
+        place = tmp_path / "journal" / "quarantine" / f"{record.claim.uid}.{number}"
+        assert (damage.claim_uid, damage.quarantine) == (record.claim.uid, str(place))
+        assert record.claim.uid in damage.message
+        assert "line 1 does not match its checksum" in damage.message
+        assert place.read_bytes() == damaged
+        assert journal.load() == ({}, ())
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([], "no intent"),
+        ([{"v": 9}], "format version 9"),
+        ([{"v": 1, "transition": "releasing"}], "comes before the intent"),
+    ],
+)
+def test_lines_that_make_no_record_are_damage(
+    journal: ClaimJournal,
+    record: ClaimRecord,
+    entries: list[JsonObject],
+    message: str,
+    file_of: FileOf,
+) -> None:
+    """Lines whose checksums hold but that make no record are damage: no intent, another version, another order."""
+    journal.begin(record)
+    path = file_of(record)
+    path.write_bytes(b"".join(map(line, entries)).ljust(BLOCK_BYTES, b"\0"))
+    _, (damage,) = journal.load()
+    assert message in damage.message
+
+
+def test_a_record_under_another_name_is_damage(
+    journal: ClaimJournal, new_record: NewRecord, file_of: FileOf
+) -> None:
+    """A file that speaks of another claim is not believed."""
+    journal.begin(new_record(1))
+    path = file_of(new_record(1))
+    path.rename(file_of(new_record(2)))
+    records, (damage,) = journal.load()
+    assert records == {}
+    assert damage.claim_uid == new_record(2).claim.uid
+    assert new_record(1).claim.uid in damage.message
+
+
+def test_a_file_that_cannot_be_read_hides_no_other(
+    journal: ClaimJournal, new_record: NewRecord, file_of: FileOf
+) -> None:
+    """One unreadable file (here: a folder in its place) is reported, the other claims load."""
+    journal.begin(new_record(1))
+    file_of(new_record(2)).mkdir()
+    records, (damage,) = journal.load()
+    assert list(records) == [new_record(1).claim.uid]
+    assert damage.claim_uid == new_record(2).claim.uid
+
+
+def test_a_damaged_record_takes_no_further_line(
+    journal: ClaimJournal, record: ClaimRecord, file_of: FileOf
+) -> None:
+    """A file that is damaged while the process lives is refused, by path, and not written to."""
+    journal.begin(record)
+    path = file_of(record)
+    damaged = path.read_bytes().replace(b"claim-1", b"claim-2")
+    path.write_bytes(damaged)
+    with pytest.raises(RecordError, match=rf"{path}.*checksum"):
+        journal.step(record.claim.uid, "whole")
+    assert path.read_bytes() == damaged
+
+
+def test_a_begin_cut_by_a_crash_leaves_no_record(
+    journal: ClaimJournal, record: ClaimRecord, file_of: FileOf
+) -> None:
+    """A claim exists once its intent is whole on disk; what a kill left before that is replaced by the next begin."""
+    path = file_of(record)
+    path.parent.mkdir(parents=True)
+    path.with_suffix(".draft").write_bytes(b'{"crc":')
+    assert journal.load() == ({}, ())
+    journal.begin(record)
+    assert journal.load() == ({record.claim.uid: record}, ())
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_sync_that_fails_is_no_promise(
+    tmp_path: Path, record: ClaimRecord, preparation: Preparation
+) -> None:
+    """If the disk refuses to sync, the caller hears of it, and nobody reads later that the claim began or finished."""
+    broken = False
+
+    def sync(descriptor: int) -> None:
+        if broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    journal = ClaimJournal(tmp_path, boot_id=record.boot_id, sync=sync)
+    record = replace(record, steps=())
+    broken = True
+    with pytest.raises(RecordError, match=r"Input/output error; look for disk errors"):
+        journal.begin(record)
+    assert list((tmp_path / record.boot_id).iterdir()) == []
+    broken = False
+    journal.begin(record)
+    broken = True
+    with pytest.raises(RecordError, match="Input/output error"):
+        journal.finish(record.claim.uid, preparation)
+    broken = False
+    assert journal.load() == ({record.claim.uid: record}, ())
+    journal.finish(record.claim.uid, preparation)
+
+
+def test_a_short_write_is_an_error(
+    journal: ClaimJournal, record: ClaimRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line is there whole or not at all, also where the kernel takes only a part of it."""
+    journal.begin(record)
+    pwrite = os.pwrite
+    calls = iter(range(10))
+
+    def short_once(descriptor: int, data: bytes, offset: int) -> int:
+        return pwrite(descriptor, data[:9] if next(calls) == 0 else data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", short_once)
+        with pytest.raises(RecordError, match="only 9 of"):
+            journal.step(record.claim.uid, "whole")
+    assert journal.load() == ({record.claim.uid: record}, ())
