@@ -6,10 +6,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from dra_driver.config.problems import explain
+from dra_driver.config.strict_yaml import load_mapping
 from dra_driver.model.device import Vendor
 from dra_driver.model.errors import MachineError
 
@@ -48,40 +49,28 @@ class Machine(_Strict):
 
 def load_machine(source: str) -> Machine:
     """The machine of that name among those we ship, or the one described by the file at that path; MachineError."""
-    path = Path(source)
-    shipped = resources.files("dra_driver.machines")
-    if path.suffix != ".yaml":
-        entry = shipped / f"{source}.yaml"
-        if not entry.is_file():
-            known = ", ".join(
-                sorted(
-                    e.name.removesuffix(".yaml")
-                    for e in shipped.iterdir()
-                    if e.name.endswith(".yaml")
-                )
-            )
-            raise MachineError(
-                f"machine {source!r} is not one of {known}; name one of them, or a .yaml file"
-            )
-        text = entry.read_text()
-    else:
+    if source.endswith(".yaml"):
         try:
-            text = path.read_text()
+            return _parse(Path(source).read_bytes(), source)
         except OSError as error:
             raise MachineError(
                 f"machine profile {source} cannot be read: {error.strerror}; check the path"
             ) from error
-    return _parse(text, source)
-
-
-def _parse(text: str, source: str) -> Machine:
-    try:
-        return Machine.model_validate(yaml.load(text, Loader=yaml.CSafeLoader))
-    except yaml.YAMLError as error:
-        raise MachineError(f"machine profile {source} is not YAML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+    shipped = {
+        entry.name.removesuffix(".yaml"): entry
+        for entry in resources.files("dra_driver.machines").iterdir()
+    }
+    if source not in shipped:
+        known = ", ".join(sorted(name for name in shipped if not name.startswith("__")))
         raise MachineError(
-            f"machine profile {source}: {where}: {first['msg']} (found {first['input']!r})"
-        ) from error
+            f"machine {source!r} is not one of {known}; name one of them, or a .yaml file"
+        )
+    return _parse(shipped[source].read_bytes(), source)
+
+
+def _parse(data: bytes, source: str) -> Machine:
+    try:
+        return Machine.model_validate(load_mapping(data), by_alias=True, by_name=False)
+    except ValueError as error:
+        problem = explain(error, Machine) if isinstance(error, ValidationError) else error
+        raise MachineError(f"machine profile {source}: {problem}") from error

@@ -1,0 +1,100 @@
+"""The node plugin's settings, each declared once: flag, environment variable, file key, help and documentation derive from it.
+
+How the sources are laid over one another is told in `layers`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from dra_driver.model.names import is_dns_subdomain
+
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+LogFormat: TypeAlias = Literal["json", "text"]
+PublishMode: TypeAlias = Literal["auto", "full", "plain"]
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("is not an absolute path; begin it with /")
+    return path
+
+
+def _node_name(text: str) -> str:
+    if not is_dns_subdomain(text):
+        raise ValueError("is not a node's name; write it as `kubectl get nodes` shows it")
+    return text
+
+
+AbsolutePath: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
+
+
+class PluginSettings(BaseModel):
+    """What `dra-kubelet-plugin run` can be told. The driver's name is none of it: claims and classes rely on it."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True
+    )
+
+    node_name: Annotated[str, AfterValidator(_node_name)] = Field(
+        description="The Node on which the plugin runs."
+    )
+    server: Annotated[str, Field(pattern=r"^https?://")] | None = Field(
+        None,
+        description="URL of the API server. Without it: the kubeconfig, else the pod's service account.",
+    )
+    token_file: AbsolutePath | None = Field(
+        None, description="File with the bearer token for `server`, read again whenever it changes."
+    )
+    ca_file: AbsolutePath | None = Field(
+        None, description="File with the certificates that `server` is to be trusted by."
+    )
+    kubeconfig: AbsolutePath | None = Field(
+        None, description="Kubeconfig file; its current context is used."
+    )
+    data_dir: AbsolutePath = Field(
+        Path("/var/lib/kubelet/plugins/gpu.dra-driver.dev"),
+        description="Folder for the plugin's socket and the claims' records; it must survive the plugin.",
+    )
+    registry_dir: AbsolutePath = Field(
+        Path("/var/lib/kubelet/plugins_registry"),
+        description="Folder in which the kubelet looks for plugins' registration sockets.",
+    )
+    cdi_dir: AbsolutePath = Field(
+        Path("/var/run/cdi"),
+        description="Folder from which the container runtime reads CDI specs that do not outlive a boot.",
+    )
+    host_root: AbsolutePath = Field(
+        Path("/"), description="Where the plugin sees the host's root, to read its /proc and /sys."
+    )
+    machine: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Simulate this machine: one that we ship, by name, or a .yaml file. Without it: the real hardware.",
+    )
+    simulation_dir: AbsolutePath = Field(
+        Path("/var/lib/kubelet/plugins/gpu.dra-driver.dev/simulation"),
+        description="Folder in which simulated hardware keeps its state, as real hardware would, between two starts.",
+    )
+    publish_mode: PublishMode = Field(
+        "auto",
+        description="`full`: everything a GPU can become; `plain`: what it is now; `auto`: full where the cluster can do it.",
+    )
+    devices_per_gpu: Annotated[int, Field(ge=1, le=64)] = Field(
+        64, description="How many devices one GPU may have in ResourceSlices, 64 at most."
+    )
+    sdk_timeout_s: Seconds = Field(
+        30.0, description="Seconds after which a call to a vendor's library counts as hung."
+    )
+    drain_timeout_s: Seconds = Field(
+        20.0,
+        description="Seconds that calls under way may still take once the plugin is told to stop.",
+    )
+    log_level: LogLevel = Field("info", description="The least severe messages that are logged.")
+    log_format: LogFormat = Field(
+        "json", description="`json`: an object a line, for collectors; `text`: for people."
+    )

@@ -1,0 +1,83 @@
+"""Logging: structlog over the standard library's, so that our lines and those of libraries come out alike, on stderr.
+
+Every line has `timestamp` (RFC 3339, UTC), `level`, `logger` and `event`. Nothing is set up by importing this module.
+Secrets are taken out last, when tracebacks are text already.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from dra_driver.config.settings import LogFormat, LogLevel
+
+_SECRET_NAME = re.compile(r"(token|authorization|password|secret|cookie|key_?data)$", re.IGNORECASE)
+_BEARER = re.compile(r"(bearer\s+)[^\s'\"]+", re.IGNORECASE)
+_REDACTED = "[redacted]"
+
+
+def configure(level: LogLevel, output: LogFormat) -> None:
+    """From here on everything that is logged at `level` or above goes to stderr, a line (or JSON object) each."""
+    severity = logging.getLevelNamesMapping()[level.upper()]
+    shared = _shared_processors()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                redact,
+                _renderer(output),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(severity)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(severity),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The event without secrets: what is named like one, at any depth, and every bearer token in a text."""
+    return {name: _redacted(name, value) for name, value in event.items()}
+
+
+def _redacted(name: object, value: object) -> object:
+    if isinstance(name, str) and _SECRET_NAME.search(name):
+        return _REDACTED
+    match value:
+        case str():
+            return _BEARER.sub(rf"\g<1>{_REDACTED}", value)
+        case Mapping():
+            return {key: _redacted(key, inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_redacted(None, inner) for inner in value]
+        case _:
+            return value
+
+
+def _shared_processors() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+
+
+def _renderer(output: LogFormat) -> Processor:
+    if output == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
