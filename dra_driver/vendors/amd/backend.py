@@ -1,0 +1,121 @@
+"""AMD GPUs as the rest of the driver sees them: whole, in SPX mode, each reached through its own render node.
+
+`/dev/kfd` is shared by all containers; the kernel lets a process use a GPU through it only if the device cgroup admits
+that GPU's render node, so the pair isolates, and `card` nodes are not needed for compute.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
+from dra_driver.model.edits import ContainerEdits, DeviceNode
+from dra_driver.model.errors import VendorError
+from dra_driver.model.inventory import Fault, Inventory
+from dra_driver.vendors.amd.sdk import KfdNode, PciGpu, Sysfs
+
+_WHOLE_MODE = "SPX"
+
+
+class AmdBackend:
+    """Implements `ports.Backend` on sysfs."""
+
+    vendor = Vendor.AMD
+
+    def __init__(self, sysfs: Sysfs) -> None:
+        self._sysfs = sysfs
+
+    def discover(self) -> Inventory:
+        """Every GPU bound to amdgpu, usable or a fault; `index` counts both in the order of PCI addresses."""
+        kfd_nodes, driver_version = self._sysfs.kfd_nodes(), self._sysfs.driver_version()
+        gpus: list[Gpu] = []
+        faults: list[Fault] = []
+        for index, address in enumerate(self._sysfs.addresses()):
+            try:
+                found, kfd = self._usable(address, kfd_nodes)
+            except VendorError as error:
+                faults.append(Fault(pci_address=address, message=str(error)))
+            else:
+                gpus.append(_gpu(found, kfd, index=index, driver_version=driver_version))
+        return Inventory(vendor=self.vendor, gpus=tuple(gpus), faults=tuple(faults))
+
+    def partition(self, change: PartitionChange) -> str:
+        """Always raises VendorError: partition modes are not ours to change yet."""
+        raise VendorError(
+            f"AMD GPU {change.gpu}: AMD repartitioning is not supported yet; claim the whole GPU"
+        )
+
+    def edits(self, target: Target) -> ContainerEdits:
+        """`/dev/kfd`, the GPU's render node, and a variable that says which GPU it is."""
+        if target.instance is not None:
+            raise VendorError(
+                f"AMD GPU {target.gpu} has no partition {target.instance!r}: "
+                "AMD partitions are not supported yet; claim the whole GPU"
+            )
+        found, kfd = self._usable(target.gpu, self._sysfs.kfd_nodes())
+        variable = f"DRA_DEVICE_{target.gpu.upper().replace(':', '_').replace('.', '_')}"
+        return ContainerEdits(
+            env=((variable, _uuid(found)),),
+            device_nodes=(
+                DeviceNode(path="/dev/kfd"),
+                DeviceNode(path=f"/dev/dri/renderD{kfd.render_minor}"),
+            ),
+        )
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+    def _usable(self, address: str, kfd_nodes: dict[str, KfdNode]) -> tuple[PciGpu, KfdNode]:
+        """The GPU with its KFD node, or VendorError saying why it cannot be used."""
+        found = self._sysfs.gpu(address, kfd_nodes)
+        if found is None:
+            raise VendorError(
+                f"AMD GPU {address} is not bound to amdgpu any more; bind it, or drain the node",
+                retryable=True,
+            )
+        if found.compute_mode not in (None, _WHOLE_MODE):
+            raise VendorError(
+                f"AMD GPU {address} is in {found.compute_mode} mode and partitions are not supported yet; "
+                f"write {_WHOLE_MODE} to its current_compute_partition while it is idle"
+            )
+        if not found.memory_bytes:
+            raise VendorError(
+                f"AMD GPU {address} reports no memory (mem_info_vram_total); "
+                "look for amdgpu errors in the kernel log, then reset it",
+                retryable=True,
+            )
+        if found.kfd is None:
+            raise VendorError(
+                f"AMD GPU {address} has no node in the KFD topology, so compute cannot reach it; "
+                "look for kfd errors in the kernel log",
+                retryable=True,
+            )
+        return found, found.kfd
+
+
+def _gpu(found: PciGpu, kfd: KfdNode, *, index: int, driver_version: str) -> Gpu:
+    modes = {} if found.compute_mode is None else {"computeMode": found.compute_mode}
+    return Gpu(
+        vendor=Vendor.AMD,
+        pci_address=found.pci_address,
+        uuid=_uuid(found),
+        index=index,
+        product_name=found.product_name or f"AMD GPU {found.pci_id}",
+        architecture=_architecture(kfd.gfx_target_version),
+        memory_bytes=found.memory_bytes or 0,
+        compute_units=kfd.compute_units,
+        driver_version=driver_version,
+        numa_node=found.numa_node,
+        pcie_root=found.pcie_root,
+        extras=MappingProxyType(modes),
+    )
+
+
+def _uuid(found: PciGpu) -> str:
+    """As ROCm spells it (`GPU-` and the unique id); a GPU without one is named by its PCI address."""
+    return f"GPU-{found.unique_id or found.pci_address}"
+
+
+def _architecture(version: int) -> str:
+    """90402 gives `gfx942`, 90010 gives `gfx90a`: major, then minor and stepping in hexadecimal."""
+    return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"

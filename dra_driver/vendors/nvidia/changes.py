@@ -1,0 +1,125 @@
+"""The hardware changes, one NVML change each: MIG mode, GPU instances, compute instances."""
+
+from __future__ import annotations
+
+from dra_driver.model.device import CreateStage, DestroyStage, SetMode
+from dra_driver.model.errors import VendorError
+from dra_driver.vendors.nvidia.discovery import (
+    COMPUTE_INSTANCE,
+    GPU_INSTANCE,
+    MIG,
+    WHOLE,
+    explained,
+    full_compute_profiles,
+    gpu_profiles,
+)
+from dra_driver.vendors.nvidia.mig_names import Identity
+from dra_driver.vendors.nvidia.nvml import (
+    Code,
+    GpuProfile,
+    Handle,
+    MigMode,
+    Nvml,
+    NvmlError,
+    code_name,
+)
+
+_MODES = {WHOLE: MigMode.DISABLED, MIG: MigMode.ENABLED}
+_GONE = frozenset({Code.NOT_FOUND, Code.NOT_SUPPORTED})
+"""How NVML says that an instance is not there: NOT_SUPPORTED with MIG off."""
+
+
+def set_mode(nvml: Nvml, change: SetMode) -> str:
+    """Bring the GPU into the mode now, and return the mode in which it was; what cannot be now is not left pending."""
+    if change.mode not in _MODES:
+        raise VendorError(f"GPU {change.gpu}: mode {change.mode!r} is neither {WHOLE} nor {MIG}")
+    doing, wanted = f"GPU {change.gpu}: changing to mode {change.mode}", _MODES[change.mode]
+    with explained(doing):
+        gpu = nvml.gpu_by_address(change.gpu)
+        former = MigMode(nvml.mig_mode(gpu)[0])
+        if former is not wanted:
+            _refuse_with_instances(nvml, gpu, doing)
+            status = nvml.set_mig_mode(gpu, wanted)
+            if nvml.mig_mode(gpu)[0] != wanted:
+                nvml.set_mig_mode(gpu, former)
+                raise VendorError(
+                    f"{doing}: not possible now, NVML says {code_name(status)}; end what uses the GPU "
+                    "(monitoring too), or let an administrator change the mode and reset it",
+                    retryable=True,
+                )
+    return MIG if former is MigMode.ENABLED else WHOLE
+
+
+def create_stage(nvml: Nvml, change: CreateStage) -> str:
+    """Create the stage and return its identity."""
+    doing = (
+        f"GPU {change.gpu}: creating the {change.stage} of {change.profile} "
+        f"at position {change.placement.start}"
+    )
+    with explained(doing):
+        gpu = nvml.gpu_by_address(change.gpu)
+        profile = _profile(nvml, gpu, change)
+        if change.stage == GPU_INSTANCE:
+            made = nvml.create_gpu_instance(gpu, profile.id, change.placement)
+            return str(Identity(nvml.gpu_instance_info(made).id))
+        if change.stage == COMPUTE_INSTANCE:
+            return str(_create_compute(nvml, gpu, profile, change, doing))
+    raise VendorError(f"{doing}: a MIG partition has no such stage")
+
+
+def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
+    """Destroy what has that identity, which is returned; already gone counts as done."""
+    identity = Identity.parse(change.identity, change.gpu)
+    with explained(f"GPU {change.gpu}: destroying the {change.stage} {change.identity}"):
+        gpu = nvml.gpu_by_address(change.gpu)
+        try:
+            instance = nvml.gpu_instance(gpu, identity.instance)
+            if identity.compute is None:
+                nvml.destroy_gpu_instance(instance)
+            else:
+                compute = nvml.compute_instance(instance, identity.compute)
+                nvml.destroy_compute_instance(compute)
+        except NvmlError as error:
+            if error.code not in _GONE:
+                raise
+    return change.identity
+
+
+def _refuse_with_instances(nvml: Nvml, gpu: Handle, doing: str) -> None:
+    """Say which instances are in the way: NVML would only say that the GPU is in use."""
+    if nvml.mig_mode(gpu)[0] != MigMode.ENABLED:
+        return
+    there = [
+        f"{name} at {nvml.gpu_instance_info(instance).placement.start}"
+        for name, profile in gpu_profiles(nvml, gpu)
+        for instance in nvml.gpu_instances(gpu, profile.id)
+    ]
+    if there:
+        raise VendorError(
+            f"{doing}: instances exist ({', '.join(there)}); destroy them first", retryable=True
+        )
+
+
+def _profile(nvml: Nvml, gpu: Handle, change: CreateStage) -> GpuProfile:
+    known = dict(gpu_profiles(nvml, gpu))
+    if change.profile not in known:
+        raise VendorError(
+            f"GPU {change.gpu}: profile {change.profile!r} is none of {', '.join(known)}"
+        )
+    return known[change.profile]
+
+
+def _create_compute(
+    nvml: Nvml, gpu: Handle, profile: GpuProfile, change: CreateStage, doing: str
+) -> Identity:
+    """Fill the parent. Its number may by now be another's, so what it is gets checked first."""
+    parent = Identity.parse(change.parent or "", change.gpu)
+    instance = nvml.gpu_instance(gpu, parent.instance)
+    info = nvml.gpu_instance_info(instance)
+    if (info.profile_id, info.placement) != (profile.id, change.placement):
+        raise VendorError(f"{doing}: {parent} is another instance by now; prepare the claim anew")
+    full = full_compute_profiles(nvml, instance, profile.slices)
+    if not full:
+        raise VendorError(f"{doing}: {parent} has no compute profile of {profile.slices} slices")
+    made = nvml.create_compute_instance(instance, full[0].id)
+    return Identity(parent.instance, nvml.compute_instance_info(made).id)

@@ -1,0 +1,262 @@
+"""NVML through NVIDIA's own binding, and the two kernel tables that NVML does not speak of. Nobody else imports pynvml."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from ctypes import byref, c_uint
+from pathlib import Path
+from typing import Any
+
+from dra_driver.model.device import Placement
+from dra_driver.vendors.nvidia.nvml import (
+    Code,
+    ComputeInstance,
+    ComputeProfile,
+    GpuInstance,
+    GpuProfile,
+    Handle,
+    MigMode,
+    NvmlError,
+    PciPlace,
+)
+
+_INSTANCE_LIMIT = 16
+"""More than a GPU or a GPU instance can hold: some boards report too small a limit for their own profiles."""
+
+_SHARED_ENGINES = 0
+
+
+class PynvmlNvml:
+    """Implements `Nvml`. The library is loaded by the first call and kept: each init costs a second of CPU on 8 GPUs.
+
+    `host_root` is where the host's proc and sys folders lie. Safe to use from several threads.
+    """
+
+    def __init__(self, *, host_root: Path = Path("/")) -> None:
+        self._minors = host_root / "proc/driver/nvidia-caps/mig-minors"
+        self._pci_devices = host_root / "sys/bus/pci/devices"
+        self._loading = threading.Lock()
+        self._pynvml: Any = None
+
+    def close(self) -> None:
+        """Give the library back; nothing happens if it was never used, or if the driver is gone by now."""
+        with self._loading:
+            if self._pynvml is not None:
+                with suppress(self._pynvml.NVMLError):
+                    self._pynvml.nvmlShutdown()
+                self._pynvml = None
+
+    def driver_version(self) -> str:
+        """See Nvml."""
+        return str(self._call("SystemGetDriverVersion"))
+
+    def cuda_version(self) -> int:
+        """See Nvml."""
+        return int(self._call("SystemGetCudaDriverVersion_v2"))
+
+    def gpu_count(self) -> int:
+        """See Nvml."""
+        return int(self._call("DeviceGetCount"))
+
+    def gpu_by_index(self, index: int) -> Handle:
+        """See Nvml."""
+        return self._call("DeviceGetHandleByIndex", index)
+
+    def gpu_by_address(self, pci_address: str) -> Handle:
+        """See Nvml."""
+        return self._call("DeviceGetHandleByPciBusId", pci_address)
+
+    def pci_address(self, gpu: Handle) -> str:
+        """See Nvml. NVML does not report functions other than 0."""
+        pci = self._call("DeviceGetPciInfo", gpu)
+        return f"{pci.domain:04x}:{pci.bus:02x}:{pci.device:02x}.0"
+
+    def pci_device_id(self, gpu: Handle) -> int:
+        """See Nvml."""
+        return int(self._call("DeviceGetPciInfo", gpu).pciDeviceId) >> 16
+
+    def pci_place(self, pci_address: str) -> PciPlace:
+        """See Nvml. The kernel writes -1 for a NUMA node that it does not know."""
+        folder = self._pci_devices / pci_address
+        root = next((part for part in folder.resolve().parts if part.startswith("pci0")), None)
+        try:
+            numa_node = int((folder / "numa_node").read_text())
+        except (OSError, ValueError):
+            numa_node = -1
+        return PciPlace(root=root, numa_node=numa_node if numa_node >= 0 else None)
+
+    def name(self, gpu: Handle) -> str:
+        """See Nvml."""
+        return str(self._call("DeviceGetName", gpu))
+
+    def uuid(self, gpu: Handle) -> str:
+        """See Nvml."""
+        return str(self._call("DeviceGetUUID", gpu))
+
+    def minor(self, gpu: Handle) -> int:
+        """See Nvml."""
+        return int(self._call("DeviceGetMinorNumber", gpu))
+
+    def architecture(self, gpu: Handle) -> int:
+        """See Nvml."""
+        return int(self._call("DeviceGetArchitecture", gpu))
+
+    def compute_capability(self, gpu: Handle) -> tuple[int, int]:
+        """See Nvml."""
+        major, minor = self._call("DeviceGetCudaComputeCapability", gpu)
+        return int(major), int(minor)
+
+    def memory_bytes(self, gpu: Handle) -> int:
+        """See Nvml."""
+        return int(self._call("DeviceGetMemoryInfo", gpu).total)
+
+    def core_count(self, gpu: Handle) -> int:
+        """See Nvml."""
+        return int(self._call("DeviceGetNumGpuCores", gpu))
+
+    def mig_mode(self, gpu: Handle) -> tuple[int, int]:
+        """See Nvml."""
+        current, pending = self._call("DeviceGetMigMode", gpu)
+        return int(current), int(pending)
+
+    def set_mig_mode(self, gpu: Handle, mode: MigMode) -> int:
+        """See Nvml."""
+        return int(self._call("DeviceSetMigMode", gpu, int(mode)))
+
+    def is_mig_resetless(self, gpu: Handle) -> bool:
+        """See Nvml. Each field of the answer has a return code of its own."""
+        field = self._library().NVML_FI_DEV_IS_RESETLESS_MIG_SUPPORTED
+        (value,) = self._call("DeviceGetFieldValues", gpu, [field])
+        return bool(value.nvmlReturn == Code.SUCCESS and value.value.uiVal)
+
+    def gpu_profile(self, gpu: Handle, index: int) -> GpuProfile:
+        """See Nvml."""
+        info = self._call("DeviceGetGpuInstanceProfileInfo", gpu, index)
+        return GpuProfile(
+            id=info.id,
+            slices=info.sliceCount,
+            limit=info.instanceCount,
+            multiprocessors=info.multiprocessorCount,
+            copy_engines=info.copyEngineCount,
+            decoders=info.decoderCount,
+            encoders=info.encoderCount,
+            jpeg_engines=info.jpegCount,
+            ofa_engines=info.ofaCount,
+            memory_mib=info.memorySizeMB,
+        )
+
+    def placements(self, gpu: Handle, profile_id: int) -> tuple[Placement, ...]:
+        """See Nvml. Asked twice: without a buffer NVML only counts."""
+        count = c_uint(0)
+        ask = "DeviceGetGpuInstancePossiblePlacements"
+        self._call(ask, gpu, profile_id, None, byref(count))
+        buffer = (self._library().c_nvmlGpuInstancePlacement_t * count.value)()
+        self._call(ask, gpu, profile_id, buffer, byref(count))
+        return tuple(sorted(_placement(found) for found in buffer[: count.value]))
+
+    def create_gpu_instance(self, gpu: Handle, profile_id: int, placement: Placement) -> Handle:
+        """See Nvml."""
+        place = self._library().c_nvmlGpuInstancePlacement_t(placement.start, placement.size)
+        return self._call("DeviceCreateGpuInstanceWithPlacement", gpu, profile_id, byref(place))
+
+    def gpu_instances(self, gpu: Handle, profile_id: int) -> tuple[Handle, ...]:
+        """See Nvml."""
+        count = c_uint(_INSTANCE_LIMIT)
+        buffer = (self._library().c_nvmlGpuInstance_t * _INSTANCE_LIMIT)()
+        self._call("DeviceGetGpuInstances", gpu, profile_id, buffer, byref(count))
+        return tuple(buffer[: count.value])
+
+    def gpu_instance(self, gpu: Handle, instance_id: int) -> Handle:
+        """See Nvml."""
+        return self._call("DeviceGetGpuInstanceById", gpu, instance_id)
+
+    def gpu_instance_info(self, instance: Handle) -> GpuInstance:
+        """See Nvml."""
+        info = self._call("GpuInstanceGetInfo", instance)
+        return GpuInstance(
+            id=info.id, profile_id=info.profileId, placement=_placement(info.placement)
+        )
+
+    def destroy_gpu_instance(self, instance: Handle) -> None:
+        """See Nvml."""
+        self._call("GpuInstanceDestroy", instance)
+
+    def compute_profile(self, instance: Handle, index: int) -> ComputeProfile:
+        """See Nvml."""
+        info = self._call(
+            "GpuInstanceGetComputeInstanceProfileInfo", instance, index, _SHARED_ENGINES
+        )
+        return ComputeProfile(
+            id=info.id, slices=info.sliceCount, multiprocessors=info.multiprocessorCount
+        )
+
+    def create_compute_instance(self, instance: Handle, profile_id: int) -> Handle:
+        """See Nvml."""
+        return self._call("GpuInstanceCreateComputeInstance", instance, profile_id)
+
+    def compute_instances(self, instance: Handle, profile_id: int) -> tuple[Handle, ...]:
+        """See Nvml."""
+        count = c_uint(_INSTANCE_LIMIT)
+        buffer = (self._library().c_nvmlComputeInstance_t * _INSTANCE_LIMIT)()
+        self._call("GpuInstanceGetComputeInstances", instance, profile_id, buffer, byref(count))
+        return tuple(buffer[: count.value])
+
+    def compute_instance(self, instance: Handle, compute_id: int) -> Handle:
+        """See Nvml."""
+        return self._call("GpuInstanceGetComputeInstanceById", instance, compute_id)
+
+    def compute_instance_info(self, compute: Handle) -> ComputeInstance:
+        """See Nvml."""
+        info = self._call("ComputeInstanceGetInfo", compute)
+        return ComputeInstance(id=info.id, profile_id=info.profileId)
+
+    def destroy_compute_instance(self, compute: Handle) -> None:
+        """See Nvml."""
+        self._call("ComputeInstanceDestroy", compute)
+
+    def mig_uuids(self, gpu: Handle) -> dict[tuple[int, int], str]:
+        """See Nvml. MIG devices are numbered with gaps; only a walk over all of them tells which is which."""
+        uuids = {}
+        for index in range(self._call("DeviceGetMaxMigDeviceCount", gpu)):
+            try:
+                device = self._call("DeviceGetMigDeviceHandleByIndex", gpu, index)
+            except NvmlError as error:
+                if error.code != Code.NOT_FOUND:
+                    raise
+                continue
+            instance_id = int(self._call("DeviceGetGpuInstanceId", device))
+            compute_id = int(self._call("DeviceGetComputeInstanceId", device))
+            uuids[instance_id, compute_id] = self.uuid(device)
+        return uuids
+
+    def capability_minor(self, capability: str) -> int:
+        """See Nvml. The table is the kernel's and the same for every driver of one build: `gpu0/gi0/access 3`."""
+        try:
+            table = dict(line.split() for line in self._minors.read_text().splitlines())
+            return int(table[capability])
+        except (OSError, ValueError, KeyError) as error:
+            raise NvmlError(Code.NOT_FOUND, f"{capability} in {self._minors}") from error
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        pynvml = self._library()
+        try:
+            return getattr(pynvml, f"nvml{function}")(*arguments)
+        except pynvml.NVMLError as error:
+            raise NvmlError(error.value, f"nvml{function}") from error
+
+    def _library(self) -> Any:
+        with self._loading:
+            if self._pynvml is None:
+                import pynvml  # noqa: PLC0415 -- nodes without NVIDIA GPUs never pay for it
+
+                try:
+                    pynvml.nvmlInitWithFlags(pynvml.NVML_INIT_FLAG_NO_GPUS)
+                except pynvml.NVMLError as error:
+                    raise NvmlError(error.value, "loading libnvidia-ml.so.1") from error
+                self._pynvml = pynvml
+            return self._pynvml
+
+
+def _placement(place: Any) -> Placement:
+    return Placement(place.start, place.size)

@@ -1,0 +1,250 @@
+"""Simulated machines, made to measure, and a libnvidia-ml made of Python that answers from them.
+
+Through the latter pynvml's own code runs, with its structs and out-arguments.
+"""
+
+# ruff: noqa: N802 -- the library's functions have the names that pynvml asks for
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pynvml
+import pytest
+
+from dra_driver.config.machine import Machine
+from dra_driver.model.device import Placement
+from dra_driver.vendors.nvidia.nvml import Code, MigMode, NvmlError
+from dra_driver.vendors.nvidia.sdk import PynvmlNvml
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+
+
+@pytest.fixture
+def simulate(tmp_path: Path) -> Callable[..., SimulatedNvml]:
+    """`simulate(model="A30", count=2, mode="mig", ...)`: NVML of such a machine, its state in `tmp_path / "gpus"`."""
+
+    def build(**spec: object) -> SimulatedNvml:
+        machine = Machine.model_validate(
+            {
+                "apiVersion": "gpu.dra-driver.dev/v1alpha1",
+                "kind": "Machine",
+                "name": "bench",
+                "gpus": [{"vendor": "nvidia", "model": "H100-SXM5-80GB", **spec}],
+            }
+        )
+        return SimulatedNvml(machine, node="node-a", state_dir=tmp_path / "gpus")
+
+    return build
+
+
+@pytest.fixture
+def through_pynvml(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[SimulatedNvml], PynvmlNvml]:
+    """The same hardware, seen through pynvml, on a host whose proc and sys folders lie in `tmp_path`."""
+
+    def build(nvml: SimulatedNvml) -> PynvmlNvml:
+        monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        monkeypatch.setattr(pynvml, "nvmlLib", Library(nvml))
+        return PynvmlNvml(host_root=tmp_path)
+
+    return build
+
+
+class Library:
+    """libnvidia-ml.so.1 as pynvml calls it: C arguments in, return codes out."""
+
+    def __init__(self, nvml: SimulatedNvml) -> None:
+        self._nvml = nvml
+        self._handles: list[Any] = [None]
+
+    def __getattr__(self, function: str) -> Callable[..., int]:
+        implementation = type(self).__dict__[f"c_{function}"]
+
+        def call(*arguments: Any) -> int:
+            try:
+                implementation(self, *arguments)
+            except NvmlError as error:
+                return error.code
+            return Code.SUCCESS
+
+        return call
+
+    def c_nvmlInitWithFlags(self, flags: int) -> None:
+        assert flags == pynvml.NVML_INIT_FLAG_NO_GPUS
+
+    def c_nvmlShutdown(self) -> None:
+        self._handles = [None]
+
+    def c_nvmlSystemGetDriverVersion(self, text: Any, _size: Any) -> None:
+        text.value = self._nvml.driver_version().encode()
+
+    def c_nvmlSystemGetCudaDriverVersion_v2(self, number: Any) -> None:
+        number._obj.value = self._nvml.cuda_version()
+
+    def c_nvmlDeviceGetCount_v2(self, number: Any) -> None:
+        number._obj.value = self._nvml.gpu_count()
+
+    def c_nvmlDeviceGetHandleByIndex_v2(self, index: Any, handle: Any) -> None:
+        self._give(handle._obj, self._nvml.gpu_by_index(index.value))
+
+    def c_nvmlDeviceGetHandleByPciBusId_v2(self, address: Any, handle: Any) -> None:
+        self._give(handle._obj, self._nvml.gpu_by_address(address.value.decode()))
+
+    def c_nvmlDeviceGetPciInfo_v3(self, gpu: Any, info: Any) -> None:
+        domain, bus, rest = self._nvml.pci_address(self._of(gpu)).split(":")
+        info._obj.domain, info._obj.bus, info._obj.device = (
+            int(domain, 16),
+            int(bus, 16),
+            int(rest[:2], 16),
+        )
+        info._obj.pciDeviceId = self._nvml.pci_device_id(self._of(gpu)) << 16 | 0x10DE
+
+    def c_nvmlDeviceGetName(self, gpu: Any, text: Any, _size: Any) -> None:
+        text.value = self._nvml.name(self._of(gpu)).encode()
+
+    def c_nvmlDeviceGetUUID(self, device: Any, text: Any, _size: Any) -> None:
+        known = self._of(device)
+        uuid = known[2] if isinstance(known, tuple) else self._nvml.uuid(known)
+        text.value = uuid.encode()
+
+    def c_nvmlDeviceGetMinorNumber(self, gpu: Any, number: Any) -> None:
+        number._obj.value = self._nvml.minor(self._of(gpu))
+
+    def c_nvmlDeviceGetArchitecture(self, gpu: Any, number: Any) -> None:
+        number._obj.value = self._nvml.architecture(self._of(gpu))
+
+    def c_nvmlDeviceGetCudaComputeCapability(self, gpu: Any, major: Any, minor: Any) -> None:
+        major._obj.value, minor._obj.value = self._nvml.compute_capability(self._of(gpu))
+
+    def c_nvmlDeviceGetMemoryInfo(self, gpu: Any, memory: Any) -> None:
+        memory._obj.total = self._nvml.memory_bytes(self._of(gpu))
+
+    def c_nvmlDeviceGetNumGpuCores(self, gpu: Any, number: Any) -> None:
+        number._obj.value = self._nvml.core_count(self._of(gpu))
+
+    def c_nvmlDeviceGetMigMode(self, gpu: Any, current: Any, pending: Any) -> None:
+        current._obj.value, pending._obj.value = self._nvml.mig_mode(self._of(gpu))
+
+    def c_nvmlDeviceSetMigMode(self, gpu: Any, mode: int, status: Any) -> None:
+        status._obj.value = self._nvml.set_mig_mode(self._of(gpu), MigMode(mode))
+
+    def c_nvmlDeviceGetFieldValues(self, gpu: Any, count: Any, values: Any) -> None:
+        assert count.value == 1
+        (field,) = values._obj
+        assert field.fieldId == 184
+        field.value.uiVal = self._nvml.is_mig_resetless(self._of(gpu))
+
+    def c_nvmlDeviceGetGpuInstanceProfileInfoV(self, gpu: Any, index: int, info: Any) -> None:
+        profile = self._nvml.gpu_profile(self._of(gpu), index)
+        info._obj.memorySizeMB = profile.memory_mib
+        info._obj.id, info._obj.sliceCount = profile.id, profile.slices
+        info._obj.instanceCount, info._obj.multiprocessorCount = (
+            profile.limit,
+            profile.multiprocessors,
+        )
+        info._obj.copyEngineCount, info._obj.decoderCount = profile.copy_engines, profile.decoders
+        info._obj.encoderCount, info._obj.jpegCount = profile.encoders, profile.jpeg_engines
+        info._obj.ofaCount = profile.ofa_engines
+
+    def c_nvmlDeviceGetGpuInstancePossiblePlacements_v2(
+        self, gpu: Any, profile_id: int, buffer: Any, count: Any
+    ) -> None:
+        found = self._nvml.placements(self._of(gpu), profile_id)
+        if buffer is not None:
+            assert count._obj.value >= len(found)
+            for slot, placement in zip(buffer, found, strict=False):
+                slot.start, slot.size = placement.start, placement.size
+        count._obj.value = len(found)
+
+    def c_nvmlDeviceCreateGpuInstanceWithPlacement(
+        self, gpu: Any, profile_id: int, place: Any, handle: Any
+    ) -> None:
+        placement = Placement(place._obj.start, place._obj.size)
+        self._give(
+            handle._obj, self._nvml.create_gpu_instance(self._of(gpu), profile_id, placement)
+        )
+
+    def c_nvmlDeviceGetGpuInstances(
+        self, gpu: Any, profile_id: int, buffer: Any, count: Any
+    ) -> None:
+        self._fill(buffer, count, self._nvml.gpu_instances(self._of(gpu), profile_id))
+
+    def c_nvmlDeviceGetGpuInstanceById(self, gpu: Any, number: int, handle: Any) -> None:
+        self._give(handle._obj, self._nvml.gpu_instance(self._of(gpu), number))
+
+    def c_nvmlGpuInstanceGetInfo(self, instance: Any, info: Any) -> None:
+        found = self._nvml.gpu_instance_info(self._of(instance))
+        info._obj.id, info._obj.profileId = found.id, found.profile_id
+        info._obj.placement.start, info._obj.placement.size = (
+            found.placement.start,
+            found.placement.size,
+        )
+
+    def c_nvmlGpuInstanceDestroy(self, instance: Any) -> None:
+        self._nvml.destroy_gpu_instance(self._of(instance))
+
+    def c_nvmlGpuInstanceGetComputeInstanceProfileInfoV(
+        self, instance: Any, index: int, engines: int, info: Any
+    ) -> None:
+        assert engines == pynvml.NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED
+        profile = self._nvml.compute_profile(self._of(instance), index)
+        info._obj.id, info._obj.sliceCount = profile.id, profile.slices
+        info._obj.multiprocessorCount = profile.multiprocessors
+
+    def c_nvmlGpuInstanceCreateComputeInstance(
+        self, instance: Any, profile_id: int, handle: Any
+    ) -> None:
+        self._give(handle._obj, self._nvml.create_compute_instance(self._of(instance), profile_id))
+
+    def c_nvmlGpuInstanceGetComputeInstances(
+        self, instance: Any, profile_id: int, buffer: Any, count: Any
+    ) -> None:
+        self._fill(buffer, count, self._nvml.compute_instances(self._of(instance), profile_id))
+
+    def c_nvmlGpuInstanceGetComputeInstanceById(
+        self, instance: Any, number: int, handle: Any
+    ) -> None:
+        self._give(handle._obj, self._nvml.compute_instance(self._of(instance), number))
+
+    def c_nvmlComputeInstanceGetInfo_v2(self, compute: Any, info: Any) -> None:
+        found = self._nvml.compute_instance_info(self._of(compute))
+        info._obj.id, info._obj.profileId = found.id, found.profile_id
+
+    def c_nvmlComputeInstanceDestroy(self, compute: Any) -> None:
+        self._nvml.destroy_compute_instance(self._of(compute))
+
+    def c_nvmlDeviceGetMaxMigDeviceCount(self, gpu: Any, number: Any) -> None:
+        number._obj.value = 7
+
+    def c_nvmlDeviceGetMigDeviceHandleByIndex(self, gpu: Any, index: Any, handle: Any) -> None:
+        """MIG devices stand at odd indexes only: real ones have gaps too."""
+        found = [(*ids, uuid) for ids, uuid in self._nvml.mig_uuids(self._of(gpu)).items()]
+        slot, empty = divmod(index.value - 1, 2)
+        if empty or not 0 <= slot < len(found):
+            raise NvmlError(Code.NOT_FOUND, "MIG device")
+        self._give(handle._obj, found[slot])
+
+    def c_nvmlDeviceGetGpuInstanceId(self, device: Any, number: Any) -> None:
+        number._obj.value = self._of(device)[0]
+
+    def c_nvmlDeviceGetComputeInstanceId(self, device: Any, number: Any) -> None:
+        number._obj.value = self._of(device)[1]
+
+    def _give(self, pointer: Any, handle: Any) -> None:
+        self._handles.append(handle)
+        ctypes.c_void_p.from_address(ctypes.addressof(pointer)).value = len(self._handles) - 1
+
+    def _fill(self, buffer: Any, count: Any, handles: tuple[Any, ...]) -> None:
+        assert count._obj.value >= len(handles)
+        for number, handle in enumerate(handles):
+            self._handles.append(handle)
+            slot = ctypes.addressof(buffer) + number * ctypes.sizeof(ctypes.c_void_p)
+            ctypes.c_void_p.from_address(slot).value = len(self._handles) - 1
+        count._obj.value = len(handles)
+
+    def _of(self, pointer: Any) -> Any:
+        return self._handles[ctypes.cast(pointer, ctypes.c_void_p).value or 0]

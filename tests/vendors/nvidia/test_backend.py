@@ -1,0 +1,69 @@
+"""What a container gets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dra_driver.model.device import (
+    Target,
+)
+from dra_driver.model.errors import VendorError
+from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+
+Simulate = Callable[..., SimulatedNvml]
+
+GPU = "0000:1b:00.0"
+
+
+def test_a_gpu_that_is_not_there_is_named(simulate: Simulate) -> None:
+    """Changes and edits of an unknown address say which."""
+    backend = NvidiaBackend(simulate())
+    with pytest.raises(VendorError, match=re.escape("0000:99:00.0")):
+        backend.edits(Target(gpu="0000:99:00.0"))
+
+
+def test_a_container_with_a_whole_gpu_gets_its_nodes(simulate: Simulate) -> None:
+    """Control, memory management, and the one GPU; nothing of its neighbours."""
+    backend = NvidiaBackend(simulate(count=2))
+    edits = backend.edits(Target(gpu="0000:43:00.0"))
+    uuid = backend.discover().gpus[1].uuid
+    assert edits.env == (("NVIDIA_VISIBLE_DEVICES", "void"), ("DRA_DEVICE_0000_43_00_0", uuid))
+    assert [node.path for node in edits.device_nodes] == [
+        "/dev/nvidiactl",
+        "/dev/nvidia-uvm",
+        "/dev/nvidia-uvm-tools",
+        "/dev/nvidia1",
+    ]
+    assert {node.host_path for node in edits.device_nodes} == {None}
+
+
+def test_a_container_with_a_partition_gets_its_two_rights(simulate: Simulate) -> None:
+    """The parent's node and the capability nodes of the GPU instance and the compute instance, at the host's root."""
+    nvml = simulate(instances=[{"profile": "1g.10gb", "start": 6}])
+    edits = NvidiaBackend(nvml, dev_root=Path("/run/nvidia/driver")).edits(
+        Target(gpu=GPU, instance="gi-1/ci-0")
+    )
+    paths = [node.path for node in edits.device_nodes]
+    assert paths[3:] == [
+        "/dev/nvidia0",
+        "/dev/nvidia-caps/nvidia-cap12",
+        "/dev/nvidia-caps/nvidia-cap13",
+    ]
+    assert [node.host_path for node in edits.device_nodes] == [
+        f"/run/nvidia/driver{path}" for path in paths
+    ]
+    assert edits.env[1][0] == "DRA_DEVICE_0000_1B_00_0_MIG_6"
+
+
+def test_two_partitions_of_one_gpu_do_not_collide_in_a_container(simulate: Simulate) -> None:
+    """Their variables differ, so both UUIDs arrive."""
+    spec = [{"profile": "1g.10gb", "start": start} for start in (0, 1)]
+    backend = NvidiaBackend(simulate(instances=spec))
+    targets = [Target(gpu=GPU, instance=i.identity) for i in backend.discover().gpus[0].instances]
+    variables = [backend.edits(target).env[1] for target in targets]
+    assert len(dict(variables)) == len({uuid for _, uuid in variables}) == 2

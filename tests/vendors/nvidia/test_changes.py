@@ -1,0 +1,149 @@
+"""Single hardware changes: what is refused, whether a retry is invited, and what counts as done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dra_driver.model.device import (
+    CreateStage,
+    DestroyStage,
+    Placement,
+    SetMode,
+)
+from dra_driver.model.errors import VendorError
+from dra_driver.ports import Backend
+from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+
+Simulate = Callable[..., SimulatedNvml]
+
+GPU = "0000:1b:00.0"
+
+
+def refusal(backend: Backend, change: SetMode | CreateStage | DestroyStage) -> VendorError:
+    with pytest.raises(VendorError) as refused:
+        backend.partition(change)
+    assert GPU in str(refused.value)
+    return refused.value
+
+
+def write_faults(folder: Path, **faults: object) -> None:
+    (folder / "gpus/faults.json").write_text(json.dumps(faults))
+
+
+@pytest.mark.parametrize(
+    ("profile", "placement", "words"),
+    [
+        pytest.param("1g.10gb", Placement(4, 1), "INSUFFICIENT_RESOURCES", id="occupied"),
+        pytest.param("3g.40gb", Placement(2, 4), "INVALID_ARGUMENT", id="no-such-start"),
+        pytest.param(
+            "1g.5gb", Placement(0, 1), "'1g.5gb' is none of 1g.10gb", id="no-such-profile"
+        ),
+    ],
+)
+def test_wrong_placements_are_refused_for_good(
+    simulate: Simulate, profile: str, placement: Placement, words: str
+) -> None:
+    """Beside a 3g at 4; a retry would change nothing, so none is invited."""
+    backend = NvidiaBackend(simulate(instances=[{"profile": "3g.40gb", "start": 4}]))
+    change = CreateStage(gpu=GPU, profile=profile, placement=placement, stage="gpu-instance")
+    error = refusal(backend, change)
+    assert words in str(error)
+    assert not error.retryable
+
+
+def test_a_compute_instance_goes_into_its_own_parent_only(simulate: Simulate) -> None:
+    """Ids are used again: a parent that is another instance by now is refused."""
+    backend = NvidiaBackend(simulate(mode="mig", instances=[{"profile": "1g.10gb", "start": 0}]))
+    change = CreateStage(
+        gpu=GPU,
+        profile="1g.10gb",
+        placement=Placement(1, 1),
+        stage="compute-instance",
+        parent="gi-1",
+    )
+    assert "gi-1 is another instance by now" in str(refusal(backend, change))
+
+
+def test_destroying_what_is_gone_is_done(simulate: Simulate) -> None:
+    """Either stage, with MIG on or off."""
+    backend = NvidiaBackend(simulate())
+    for _ in range(2):
+        for identity, stage in [("gi-3/ci-0", "compute-instance"), ("gi-3", "gpu-instance")]:
+            assert (
+                backend.partition(DestroyStage(gpu=GPU, stage=stage, identity=identity)) == identity
+            )
+        backend.partition(SetMode(gpu=GPU, mode="mig"))
+
+
+def test_destroying_in_use_may_be_tried_again(simulate: Simulate, tmp_path: Path) -> None:
+    """A process still on the partition: IN_USE, retryable, and done once it has ended."""
+    backend = NvidiaBackend(simulate(instances=[{"profile": "2g.20gb", "start": 0}]))
+    (instance,) = backend.discover().gpus[0].instances
+    write_faults(tmp_path, busy=[instance.uuid])
+    change = DestroyStage(gpu=GPU, stage="compute-instance", identity=instance.identity)
+    error = refusal(backend, change)
+    assert error.retryable
+    assert "end the processes" in str(error)
+    write_faults(tmp_path)
+    assert backend.partition(change) == instance.identity
+
+
+def test_an_identity_that_is_none_is_refused(simulate: Simulate) -> None:
+    """A damaged record must not destroy something else."""
+    backend = NvidiaBackend(simulate())
+    assert "gi-1/../2" in str(
+        refusal(backend, DestroyStage(gpu=GPU, stage="gpu-instance", identity="gi-1/../2"))
+    )
+
+
+def test_the_mode_changes_and_its_identity_is_the_former(simulate: Simulate) -> None:
+    """Whole to MIG and back; asking for the present mode changes nothing."""
+    backend = NvidiaBackend(simulate())
+    modes = ["mig", "mig", "whole", "whole"]
+    assert [backend.partition(SetMode(gpu=GPU, mode=mode)) for mode in modes] == [
+        "whole",
+        "mig",
+        "mig",
+        "whole",
+    ]
+
+
+def test_leaving_mig_names_the_instances_in_the_way(simulate: Simulate) -> None:
+    """NVML would only say that the GPU is in use."""
+    spec = [{"profile": "3g.40gb", "start": 4}, {"profile": "1g.10gb", "start": 2}]
+    backend = NvidiaBackend(simulate(instances=spec))
+    error = refusal(backend, SetMode(gpu=GPU, mode="whole"))
+    assert "1g.10gb at 2, 3g.40gb at 4" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("model", "busy", "cause"),
+    [("H100-SXM5-80GB", [GPU], "IN_USE"), ("A100-SXM4-80GB", [], "RESET_REQUIRED")],
+)
+def test_a_mode_that_cannot_be_now_is_not_left_pending(
+    simulate: Simulate, tmp_path: Path, model: str, busy: list[str], cause: str
+) -> None:
+    """Nothing waits for the next reset to surprise somebody; the error names the cause and may be retried."""
+    nvml = simulate(model=model)
+    write_faults(tmp_path, busy=busy)
+    error = refusal(NvidiaBackend(nvml), SetMode(gpu=GPU, mode="mig"))
+    assert cause in str(error)
+    assert error.retryable
+    assert nvml.mig_mode(nvml.gpu_by_index(0)) == (0, 0)
+
+
+def test_modes_of_other_vendors_are_refused(simulate: Simulate) -> None:
+    """CPX is no mode of an NVIDIA GPU."""
+    assert "'CPX'" in str(refusal(NvidiaBackend(simulate()), SetMode(gpu=GPU, mode="CPX")))
+
+
+def test_a_board_without_mig_has_no_mode_to_change(simulate: Simulate) -> None:
+    """The error says that this GPU cannot do it, and no retry is invited."""
+    error = refusal(NvidiaBackend(simulate(model="L40S")), SetMode(gpu=GPU, mode="mig"))
+    assert "NOT_SUPPORTED" in str(error)
+    assert not error.retryable

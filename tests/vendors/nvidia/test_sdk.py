@@ -1,0 +1,108 @@
+"""The real binding: whatever the backend sees of simulated hardware through pynvml must be what it sees without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from dra_driver.model.device import CreateStage, DestroyStage, Placement, SetMode, Target
+from dra_driver.model.errors import VendorError
+from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.nvml import Code, GpuProfile, NvmlError, PciPlace
+from dra_driver.vendors.nvidia.sdk import PynvmlNvml
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+
+Simulate = Callable[..., SimulatedNvml]
+
+GPU = "0000:1b:00.0"
+
+
+def test_pynvml_and_simulation_look_the_same(
+    simulate: Simulate, through_pynvml: Callable[[SimulatedNvml], PynvmlNvml], tmp_path: Path
+) -> None:
+    """Every number of every GPU passes the binding unchanged, with instances and without."""
+    spec = [{"profile": "3g.40gb", "start": 4}, {"profile": "1g.10gb+me", "start": 1}]
+    nvml = simulate(count=2, instances=spec)
+    expected = NvidiaBackend(nvml).discover()
+    backend = NvidiaBackend(through_pynvml(nvml))
+    bare = [replace(gpu, numa_node=None, pcie_root=None) for gpu in expected.gpus]
+    assert list(backend.discover().gpus) == bare
+    backend.close()
+
+
+def test_a_partitions_whole_life_through_pynvml(
+    simulate: Simulate, through_pynvml: Callable[[SimulatedNvml], PynvmlNvml], tmp_path: Path
+) -> None:
+    """Mode, both stages, what a container gets, and back: the simulated hardware follows each call."""
+    nvml = simulate()
+    minors = tmp_path / "proc/driver/nvidia-caps/mig-minors"
+    minors.parent.mkdir(parents=True)
+    minors.write_text("config 1\nmonitor 2\ngpu0/gi1/access 12\ngpu0/gi1/ci0/access 13\n")
+    backend, direct = NvidiaBackend(through_pynvml(nvml)), NvidiaBackend(nvml)
+    assert backend.partition(SetMode(gpu=GPU, mode="mig")) == "whole"
+    stage = CreateStage(gpu=GPU, profile="2g.20gb", placement=Placement(2, 2), stage="gpu-instance")
+    assert backend.partition(stage) == "gi-1"
+    stage = replace(stage, stage="compute-instance", parent="gi-1")
+    assert backend.partition(stage) == "gi-1/ci-0"
+    (made,) = direct.discover().gpus[0].instances
+    assert (made.profile, made.placement, made.complete) == ("2g.20gb", Placement(2, 2), True)
+    target = Target(gpu=GPU, instance="gi-1/ci-0")
+    assert backend.edits(target) == direct.edits(target)
+    backend.partition(DestroyStage(gpu=GPU, stage="compute-instance", identity="gi-1/ci-0"))
+    backend.partition(DestroyStage(gpu=GPU, stage="gpu-instance", identity="gi-1"))
+    assert backend.partition(SetMode(gpu=GPU, mode="whole")) == "mig"
+    assert direct.discover().gpus[0].instances == ()
+
+
+def test_codes_come_through_pynvml(
+    simulate: Simulate, through_pynvml: Callable[[SimulatedNvml], PynvmlNvml]
+) -> None:
+    """An NVML error is an NvmlError with the same code."""
+    nvml = through_pynvml(simulate(instances=[{"profile": "7g.80gb", "start": 0}]))
+    gpu = nvml.gpu_by_index(0)
+    with pytest.raises(NvmlError) as refused:
+        nvml.create_gpu_instance(gpu, 19, Placement(0, 1))
+    assert refused.value.code == Code.INSUFFICIENT_RESOURCES
+    assert isinstance(nvml.gpu_profile(gpu, 0), GpuProfile)
+
+
+def test_without_the_library_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Building costs nothing; the first use fails clearly, as often as it is tried, and closing is harmless."""
+
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "CDLL", missing)
+    backend = NvidiaBackend(PynvmlNvml())
+    for _ in range(2):
+        with pytest.raises(VendorError, match=r"install the NVIDIA driver.*libnvidia-ml\.so\.1"):
+            backend.discover()
+    backend.close()
+
+
+def test_the_host_says_where_a_gpu_sits(tmp_path: Path) -> None:
+    """Root and NUMA node come from sysfs; what the kernel does not know is None."""
+    bridge = tmp_path / "sys/devices/pci0000:1a/0000:1a:01.0"
+    devices = tmp_path / "sys/bus/pci/devices"
+    devices.mkdir(parents=True)
+    for address, numa_node in [(GPU, "1\n"), ("0000:43:00.0", "-1\n")]:
+        (bridge / address).mkdir(parents=True)
+        (bridge / address / "numa_node").write_text(numa_node)
+        (devices / address).symlink_to(bridge / address)
+    nvml = PynvmlNvml(host_root=tmp_path)
+    assert nvml.pci_place(GPU) == PciPlace(root="pci0000:1a", numa_node=1)
+    assert nvml.pci_place("0000:43:00.0") == PciPlace(root="pci0000:1a", numa_node=None)
+    assert nvml.pci_place("0000:52:00.0") == PciPlace()
+
+
+def test_a_capability_that_the_kernel_does_not_list_is_named(tmp_path: Path) -> None:
+    """No table, or no such line: the error names both."""
+    with pytest.raises(VendorError, match=r"gpu0/gi1/access in .*/mig-minors"):
+        PynvmlNvml(host_root=tmp_path).capability_minor("gpu0/gi1/access")
