@@ -59,12 +59,16 @@ class ClaimJournal:
         self._sync = sync
 
     def load(self) -> tuple[dict[str, ClaimRecord], tuple[Damage, ...]]:
-        """All records of this boot; a file that is damaged or cannot be read moves to the quarantine and is reported."""
+        """All records of this boot; a file that is damaged or cannot be read moves to the quarantine and is reported.
+
+        It is reported by every later load of this boot too: a claim that was refused once is not unknown, and so free to
+        be prepared again, after a mere restart.
+        """
         with _naming(self._folder, "list"):
             self._remove_former_boots()
             paths = sorted(path for path in _entries(self._boot) if path.suffix == ".jsonl")
         records: dict[str, ClaimRecord] = {}
-        damages: list[Damage] = []
+        damages = [self._damage(path) for path in sorted(_entries(self._boot / _QUARANTINE))]
         for path in paths:
             try:
                 records[path.stem], _ = self._understood(path.stem, path.read_bytes())
@@ -157,13 +161,20 @@ class ClaimJournal:
 
     def _remove_former_boots(self) -> None:
         for path in _entries(self._folder):
-            if path.is_dir() and path.name not in (self._boot_id, _QUARANTINE):
+            if path.is_dir() and path.name != self._boot_id:
                 shutil.rmtree(
                     path, ignore_errors=True
                 )  # nobody reads it; the next start tries again
 
+    def _damage(self, place: Path) -> Damage:
+        return Damage(
+            place.stem,
+            str(place),
+            f"the record of claim {place.stem} is damaged and was set aside as {place}",
+        )
+
     def _set_aside(self, path: Path, error: Exception) -> Damage:
-        quarantine = self._folder / _QUARANTINE
+        quarantine = self._boot / _QUARANTINE
         message = f"the record of claim {path.stem} is damaged: {error}"
         try:
             quarantine.mkdir(mode=0o700, exist_ok=True)

@@ -83,6 +83,7 @@ def test_damage_concerns_one_claim(
                 assert damage.claim_uid == uid
                 assert not path.exists()
                 assert Path(damage.quarantine).read_bytes() == data
+                Path(damage.quarantine).unlink()
         path.write_bytes(original)
     assert journal.load() == (records, ())
 
@@ -90,20 +91,22 @@ def test_damage_concerns_one_claim(
 def test_damage_is_set_aside_and_reported(
     journal: ClaimJournal, tmp_path: Path, record: ClaimRecord, file_of: FileOf
 ) -> None:
-    """The file moves to the quarantine as it is, numbered; the message names claim, cause and place; the claim may begin anew."""
+    """The file moves to the quarantine as it is, and is reported by every start until somebody removes it from there."""
     path = file_of(record)
-    for number in (1, 2):
-        journal.begin(record)
-        path.write_bytes(path.read_bytes().replace(b"claim-1", b"claim-2"))
-        damaged = path.read_bytes()
-        records, (damage,) = journal.load()
-        assert records == {}
-        place = tmp_path / "journal" / "quarantine" / f"{record.claim.uid}.{number}"
-        assert (damage.claim_uid, damage.quarantine) == (record.claim.uid, str(place))
-        assert record.claim.uid in damage.message
-        assert "line 1 does not match its checksum" in damage.message
-        assert place.read_bytes() == damaged
-        assert journal.load() == ({}, ())
+    journal.begin(record)
+    path.write_bytes(path.read_bytes().replace(b"claim-1", b"claim-2"))
+    damaged = path.read_bytes()
+    records, (damage,) = journal.load()
+    assert records == {}
+    place = path.parent / "quarantine" / f"{record.claim.uid}.1"
+    assert (damage.claim_uid, damage.quarantine) == (record.claim.uid, str(place))
+    assert record.claim.uid in damage.message
+    assert "line 1 does not match its checksum" in damage.message
+    assert place.read_bytes() == damaged
+    records, (again,) = journal.load()
+    assert (records, again.claim_uid, again.quarantine) == ({}, record.claim.uid, str(place))
+    place.unlink()
+    assert journal.load() == ({}, ())
 
 
 @pytest.mark.parametrize(

@@ -188,13 +188,12 @@ def test_fields_of_a_newer_release_survive(
 
 
 def test_records_of_former_boots_are_removed(tmp_path: Path, record: ClaimRecord) -> None:
-    """A reboot voids every record at once; a quarantine is kept."""
+    """A reboot voids every record at once."""
     former = ClaimJournal(tmp_path, boot_id="former")
     former.begin(replace(record, boot_id="former"))
-    (tmp_path / "quarantine").mkdir()
     journal = ClaimJournal(tmp_path, boot_id=record.boot_id)
     assert journal.load() == ({}, ())
-    assert [path.name for path in tmp_path.iterdir()] == ["quarantine"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_threads_do_not_disturb_each_other(
