@@ -1,0 +1,133 @@
+"""How a form looks as a device of a ResourceSlice: attributes, capacities, counters, taints.
+
+Our own attributes are on every device, an unknown one with a neutral value (empty string, `0.0.0`), so that no CEL
+expression fails on a missing key. Standard ones and vendors' extras may be absent. Values are checked here: a bad one of ours
+becomes neutral, a bad optional one is dropped, and never does one attribute cost the slice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from dra_driver.model.device import Gpu
+from dra_driver.model.names import (
+    DRIVER_NAME,
+    gpu_name,
+    is_qualified_name,
+    is_semver,
+    normal_version,
+)
+from dra_driver.model.quantity import Quantity
+from dra_driver.model.slices import (
+    AttributeValue,
+    Capacity,
+    CounterConsumption,
+    CounterSet,
+    Device,
+    Taint,
+    Version,
+)
+from dra_driver.rules.forms import Form, Sharing
+
+ATTRIBUTES_AND_CAPACITIES_LIMIT = 32
+MONITOR_TAINT = Taint(key=f"{DRIVER_NAME}/monitor", effect="NoSchedule")
+
+_NO_VERSION = Version("0.0.0")
+_STRING_LIMIT = 64
+_COMPUTE_SLICES = "compute-slices"
+
+
+def render_device(form: Form, *, with_counters: bool) -> Device:
+    """The device for a form. Without counters it excludes nothing: only forms that exclude nothing may be so."""
+    return Device(
+        name=form.name,
+        attributes=_attributes(form),
+        capacity=_capacities(form),
+        consumes=_consumption(form) if with_counters else (),
+        taints=(MONITOR_TAINT,) if form.sharing is Sharing.MONITOR else (),
+    )
+
+
+def render_counters(gpu: Gpu) -> CounterSet | None:
+    """The counter set of a GPU, named as the GPU; None where it has but one form that holds it."""
+    if gpu.partitioning is None:
+        return None
+    totals = _counters(frozenset(range(gpu.partitioning.positions)), gpu.partitioning.counters)
+    return CounterSet(name=gpu_name(gpu.pci_address), counters=totals)
+
+
+def _consumption(form: Form) -> tuple[CounterConsumption, ...]:
+    taken = _counters(form.positions, form.consumption)
+    return (
+        (CounterConsumption(counter_set=gpu_name(form.gpu.pci_address), counters=taken),)
+        if taken
+        else ()
+    )
+
+
+def _counters(positions: frozenset[int], amounts: Mapping[str, int]) -> dict[str, Quantity]:
+    slices = {f"memory-slice-{position}": Quantity.of(1) for position in sorted(positions)}
+    return slices | {name: Quantity.of(amount) for name, amount in amounts.items() if amount}
+
+
+def _attributes(form: Form) -> dict[str, AttributeValue]:
+    gpu = form.gpu
+    is_partition = form.profile is not None
+    attributes: dict[str, AttributeValue] = {
+        "vendor": gpu.vendor.value,
+        "type": "partition" if is_partition else "gpu",
+        "productName": gpu.product_name[:_STRING_LIMIT],
+        "architecture": gpu.architecture[:_STRING_LIMIT],
+        "uuid": _uuid(form),
+        "index": gpu.index,
+        "parent": gpu_name(gpu.pci_address),
+        "profile": form.profile.name if form.profile else "",
+        "sharing": form.sharing.value,
+        "isolation": "none" if form.sharing is Sharing.MONITOR else "hardware",
+        "computeCapability": _version(gpu.compute_capability),
+        "driverVersion": _version(gpu.driver_version),
+        "resource.kubernetes.io/pciBusID": gpu.pci_address,
+    }
+    if gpu.pcie_root is not None:
+        attributes["resource.kubernetes.io/pcieRoot"] = gpu.pcie_root
+    if gpu.numa_node is not None:
+        attributes["resource.kubernetes.io/numaNode"] = gpu.numa_node
+    return attributes | {
+        name: value for name, value in gpu.extras.items() if _is_sound(name, value)
+    }
+
+
+def _uuid(form: Form) -> str:
+    """A partition's UUID is born with it, so before that it is neutral; publishing it would rewrite slices at each claim."""
+    return "" if form.profile else form.gpu.uuid
+
+
+def _version(text: str | None) -> Version:
+    normal = normal_version(text) if text else None
+    return Version(normal) if normal and is_semver(normal) else _NO_VERSION
+
+
+def _is_sound(name: str, value: AttributeValue) -> bool:
+    if not is_qualified_name(name):
+        return False
+    if isinstance(value, Version):
+        return is_semver(value.text)
+    return not isinstance(value, str) or len(value) <= _STRING_LIMIT
+
+
+def _capacities(form: Form) -> dict[str, Capacity]:
+    source = form.profile or form.gpu
+    amounts = {
+        "memory": Quantity.of_bytes(source.memory_bytes),
+        "computeUnits": Quantity.of(source.compute_units),
+    }
+    engines = form.profile.consumes if form.profile else form.gpu.engines
+    amounts |= {
+        _camel(name): Quantity.of(n) for name, n in engines.items() if n and name != _COMPUTE_SLICES
+    }
+    return {name: Capacity(value=amount) for name, amount in amounts.items()}
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"-(\w)", lambda match: match[1].upper(), name)

@@ -1,0 +1,109 @@
+"""The forms in which a GPU can be given out: whole, as each legal partition, and as a monitor's view.
+
+One enumeration serves everybody: the publisher renders forms as devices, the planner finds a claim's device among them.
+A form's name is the device's name; nobody takes names apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from dra_driver.model.device import CreateStage, Gpu, Instance, PartitionProfile, Placement
+from dra_driver.model.inventory import Inventory
+from dra_driver.model.names import gpu_name, monitor_name, partition_name
+from dra_driver.model.record import ClaimRecord
+
+Made: TypeAlias = tuple[str, str, Placement]
+"""GPU, profile and placement of an instance."""
+
+
+class Sharing(StrEnum):
+    """How a device is shared; also the value of the attribute `sharing`."""
+
+    EXCLUSIVE = "exclusive"
+    MONITOR = "monitor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """One way to give out (a part of) a GPU. `profile` and `placement` are None unless it is a partition."""
+
+    name: str
+    gpu: Gpu
+    sharing: Sharing = Sharing.EXCLUSIVE
+    profile: PartitionProfile | None = None
+    placement: Placement | None = None
+
+    @property
+    def mode(self) -> str | None:
+        """The mode in which the GPU must be, None where that does not matter."""
+        if self.gpu.partitioning is None or self.sharing is Sharing.MONITOR:
+            return None
+        return self.profile.mode if self.profile else self.gpu.partitioning.whole_mode
+
+    @property
+    def positions(self) -> frozenset[int]:
+        """The positions of the GPU that this form occupies: all of them for a whole GPU, none for a monitor."""
+        if self.sharing is Sharing.MONITOR or self.gpu.partitioning is None:
+            return frozenset()
+        if self.placement is None:
+            return frozenset(range(self.gpu.partitioning.positions))
+        return covered(self.placement)
+
+    @property
+    def consumption(self) -> Mapping[str, int]:
+        """What it takes of the GPU's counters, positions apart."""
+        if self.sharing is Sharing.MONITOR or self.gpu.partitioning is None:
+            return {}
+        return self.profile.consumes if self.profile else self.gpu.partitioning.counters
+
+
+def covered(placement: Placement) -> frozenset[int]:
+    """The positions of a placement."""
+    return frozenset(range(placement.start, placement.start + placement.size))
+
+
+def all_forms(gpu: Gpu) -> tuple[Form, ...]:
+    """Everything the GPU could ever be, in the order in which it is published.
+
+    Smallest first, then descending placement start, the whole GPU after its partitions: the scheduler takes the first
+    device that fits, so this order packs. The monitor comes last.
+    """
+    partitions = sorted(_partitions(gpu), key=_packing_order)
+    whole = Form(name=gpu_name(gpu.pci_address), gpu=gpu)
+    monitor = Form(name=monitor_name(gpu.pci_address), gpu=gpu, sharing=Sharing.MONITOR)
+    return (*partitions, whole, monitor)
+
+
+def find_form(inventory: Inventory, device: str) -> Form | None:
+    """The form of that device name, or None where no GPU could be that."""
+    return next(
+        (form for gpu in inventory.gpus for form in all_forms(gpu) if form.name == device), None
+    )
+
+
+def made_instances(records: Iterable[ClaimRecord]) -> frozenset[Made]:
+    """Which instances our claims made, or are about to make."""
+    changes = (step.change for record in records for step in record.steps)
+    return frozenset((c.gpu, c.profile, c.placement) for c in changes if isinstance(c, CreateStage))
+
+
+def foreign_instances(gpu: Gpu, made: frozenset[Made]) -> tuple[Instance, ...]:
+    """The instances on the GPU that we did not make: never destroyed, and given out only as what they are."""
+    return tuple(i for i in gpu.instances if (gpu.pci_address, i.profile, i.placement) not in made)
+
+
+def _partitions(gpu: Gpu) -> Iterator[Form]:
+    for profile in gpu.partitioning.profiles if gpu.partitioning else ():
+        for placement in profile.placements:
+            name = partition_name(gpu.pci_address, profile, placement)
+            yield Form(name=name, gpu=gpu, profile=profile, placement=placement)
+
+
+def _packing_order(form: Form) -> tuple[int, int, str, int]:
+    assert form.profile is not None
+    assert form.placement is not None
+    return form.placement.size, form.profile.compute_units, form.profile.name, -form.placement.start
