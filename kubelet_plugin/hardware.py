@@ -1,0 +1,47 @@
+"""Which backends run on this node: the vendors whose driver is loaded, or those of a simulated machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dra_driver.config.machine import Machine, load_machine
+from dra_driver.config.settings import PluginSettings
+from dra_driver.model.device import Vendor
+from dra_driver.model.names import pool_name
+from dra_driver.ports import Backend
+from dra_driver.vendors.amd.backend import AmdBackend
+from dra_driver.vendors.amd.sdk import Sysfs
+from dra_driver.vendors.amd.simulated import build_tree
+from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.sdk import PynvmlNvml
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+
+
+def open_backends(settings: PluginSettings) -> dict[str, Backend]:
+    """Backends by the name of the pool that each fills; MachineError for an impossible simulated machine."""
+    machine = load_machine(settings.machine) if settings.machine else None
+    backends = _simulated(machine, settings) if machine else _real(settings.host_root)
+    return {pool_name(settings.node_name, backend.vendor): backend for backend in backends}
+
+
+def _simulated(machine: Machine, settings: PluginSettings) -> list[Backend]:
+    vendors = {gpu.vendor for gpu in machine.gpus}
+    backends: list[Backend] = []
+    if Vendor.NVIDIA in vendors:
+        folder = settings.simulation_dir / "nvidia"
+        backends.append(
+            NvidiaBackend(SimulatedNvml(machine, node=settings.node_name, state_dir=folder))
+        )
+    if Vendor.AMD in vendors:
+        sysfs = build_tree(machine, node=settings.node_name, folder=settings.simulation_dir / "amd")
+        backends.append(AmdBackend(Sysfs(sysfs)))
+    return backends
+
+
+def _real(root: Path) -> list[Backend]:
+    backends: list[Backend] = []
+    if (root / "proc/driver/nvidia").exists():
+        backends.append(NvidiaBackend(PynvmlNvml(host_root=root)))
+    if (root / "sys/module/amdgpu").exists():
+        backends.append(AmdBackend(Sysfs(root / "sys")))
+    return backends

@@ -1,0 +1,261 @@
+"""Keeps the node's ResourceSlices what they should be: level-triggered, so one missed event costs nothing.
+
+Every write is compared with what was stored. An API server whose feature gate is off drops fields in silence, and a partition
+without its counters would be given out twice; so the first difference withdraws the pool and publishes without partitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from dra_driver.kube.codec import slice_from_json, slice_to_json
+from dra_driver.model.errors import Conflict, DraError, KubeError, NotFound
+from dra_driver.model.kinds import NODE, RESOURCE_SLICE
+from dra_driver.model.names import DRIVER_NAME
+from dra_driver.model.slices import ResourceSlice
+from dra_driver.ports import Clock, JsonObject, KubeApi, Recorder
+from dra_driver.rules.forms import made_instances
+from dra_driver.rules.publish import (
+    DEVICES_PER_SLICE,
+    Pool,
+    PoolWrites,
+    PublishMode,
+    desired_pool,
+    diff_pool,
+    is_same,
+    probe_slices,
+)
+from kubelet_plugin.snapshot import NodeState
+
+log = structlog.get_logger(__name__)
+
+COUNTERS_SINCE = (1, 35)
+"""The first minor version in which counter sets have slices of their own; 1.34 has an incompatible layout."""
+SETTLE_S = 0.2
+BACKOFF_MAX_S = 60.0
+
+
+class FieldsDropped(DraError):
+    """The API server stored less than it was sent: a feature gate is off."""
+
+    reason = "FieldsDropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishPolicy:
+    """`mode` None lets the API server's version and a dry run decide."""
+
+    mode: PublishMode | None = None
+    devices_per_gpu: int = DEVICES_PER_SLICE
+
+
+class Publisher:
+    """Owns all slices of our driver on this node."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        state: NodeState,
+        policy: PublishPolicy,
+        recorder: Recorder,
+        clock: Clock,
+    ) -> None:
+        self._api = api
+        self._state = state
+        self._mode = policy.mode
+        self._devices_per_gpu = policy.devices_per_gpu
+        self._clock = clock
+        self._recorder = recorder
+        self._node: JsonObject | None = None
+        self._due = asyncio.Event()
+        self.published = asyncio.Event()
+        state.on_inventory(self.trigger)
+
+    def trigger(self) -> None:
+        """Compare again soon: something may have changed."""
+        self._due.set()
+
+    async def run(self) -> None:
+        """Reconcile after every trigger, for ever; failures are tried again with back-off."""
+        self._due.set()
+        failures = 0
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            try:
+                await self.reconcile()
+            except KubeError as error:
+                failures += 1
+                wait_s = min(BACKOFF_MAX_S, 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+                log.warning(
+                    "cannot publish; trying again", error=str(error), wait_s=round(wait_s, 1)
+                )
+                self._due.set()
+                await self._clock.sleep(wait_s)
+            else:
+                failures = 0
+                if not self._due.is_set():
+                    self.published.set()
+                await self._clock.sleep(SETTLE_S)
+
+    async def reconcile(self) -> None:
+        """Bring all our slices of this node to what is desired now; nothing is written where nothing differs."""
+        mode = await self._decided_mode()
+        try:
+            await self._reconcile(mode)
+        except FieldsDropped as dropped:
+            if mode is PublishMode.PLAIN:
+                raise KubeError(f"{dropped}; no simpler form is left to publish") from dropped
+            log.warning("publishing without partitions", why=str(dropped))
+            self._recorder.event(
+                self._node_ref(), level="Warning", reason=dropped.reason, message=str(dropped)
+            )
+            self._mode = PublishMode.PLAIN
+            await self._reconcile(self._mode)
+
+    async def _reconcile(self, mode: PublishMode) -> None:
+        stored = await self._stored()
+        made = made_instances(self._state.records.values())
+        pools = [
+            desired_pool(self._state.node, inventory, made, mode, self._devices_per_gpu)
+            for inventory in self._state.inventories.values()
+        ]
+        wanted = {item.name for pool in pools for item in pool.slices}
+        for name in stored.keys() - wanted:
+            await self._delete(stored[name][1])
+        for pool in pools:
+            for name in pool.left_out:
+                log.warning(
+                    "more partitions than the budget of devices allows",
+                    left_out=name,
+                    budget=self._devices_per_gpu,
+                )
+            observed = {name: item for name, (item, _) in stored.items() if item is not None}
+            await self._write(
+                pool,
+                diff_pool(pool, observed.values()),
+                {name: raw for name, (_, raw) in stored.items()},
+            )
+
+    async def _write(
+        self, pool: Pool, writes: PoolWrites, stored: Mapping[str, JsonObject]
+    ) -> None:
+        if writes:
+            log.info(
+                "writing slices",
+                pool=pool.name,
+                writes=len(writes.writes),
+                deletes=len(writes.deletes),
+            )
+        for wanted in writes.writes:
+            try:
+                answer = await self._put(wanted, stored.get(wanted.name))
+            except (Conflict, NotFound):
+                self._due.set()  # somebody else wrote meanwhile: look again
+                return
+            if not is_same(slice_from_json(answer), wanted):
+                await self._withdraw(pool)
+                raise FieldsDropped(
+                    f"the API server stored slice {wanted.name} without some of its fields, so partitions cannot be told apart; "
+                    "turn on the feature gates DRAPartitionableDevices and DRADeviceTaints"
+                )
+
+    async def _put(self, wanted: ResourceSlice, stored: JsonObject | None) -> JsonObject:
+        node = await self._node_object()
+        owner = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "name": node["metadata"]["name"],
+            "uid": node["metadata"]["uid"],
+        }
+        body = slice_to_json(wanted)
+        body["metadata"]["ownerReferences"] = [owner | {"controller": True}]
+        if stored is None:
+            return await self._api.create(RESOURCE_SLICE, body)
+        body["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
+        return await self._api.replace(RESOURCE_SLICE, body)
+
+    async def _withdraw(self, pool: Pool) -> None:
+        """Delete the pool, its last written slices included, so that nobody can use what is not whole."""
+        for item, raw in (await self._stored()).values():
+            if item is None or item.pool.name == pool.name:
+                await self._delete(raw)
+
+    async def _delete(self, raw: JsonObject) -> None:
+        try:
+            await self._api.delete(
+                RESOURCE_SLICE,
+                raw["metadata"]["name"],
+                preconditions={"uid": raw["metadata"]["uid"]},
+            )
+        except (NotFound, Conflict):
+            self._due.set()
+
+    async def _stored(self) -> dict[str, tuple[ResourceSlice | None, JsonObject]]:
+        """Our slices by name; None for one that cannot be read, which is then written anew."""
+        listing = await self._api.list(
+            RESOURCE_SLICE,
+            selectors={
+                "fieldSelector": f"spec.nodeName={self._state.node},spec.driver={DRIVER_NAME}"
+            },
+        )
+        return {raw["metadata"]["name"]: (_readable(raw), raw) for raw in listing.items}
+
+    async def _decided_mode(self) -> PublishMode:
+        if self._mode is None:
+            version = await self._api.server_version()
+            self._mode = (
+                PublishMode.FULL
+                if version >= COUNTERS_SINCE and await self._probe()
+                else PublishMode.PLAIN
+            )
+            log.info("publish mode", mode=self._mode.value, api_server=".".join(map(str, version)))
+            if self._mode is PublishMode.PLAIN:
+                await self._node_object()
+                message = "partitions are not published: the API server does not keep their counters (DRAPartitionableDevices)"
+                self._recorder.event(
+                    self._node_ref(),
+                    level="Warning",
+                    reason="PartitionsNotPublished",
+                    message=message,
+                )
+        return self._mode
+
+    async def _probe(self) -> bool:
+        for probe in probe_slices(self._state.node):
+            try:
+                answer = await self._api.create(RESOURCE_SLICE, slice_to_json(probe), dry_run=True)
+            except KubeError as error:
+                if error.retryable:
+                    raise
+                log.warning("the API server refuses slices with counters", error=str(error))
+                return False
+            if not is_same(slice_from_json(answer), probe):
+                return False
+        return True
+
+    async def _node_object(self) -> JsonObject:
+        if self._node is None:
+            self._node = await self._api.get(NODE, self._state.node)
+        return self._node
+
+    def _node_ref(self) -> JsonObject:
+        uid = self._node["metadata"]["uid"] if self._node else ""
+        return {"apiVersion": "v1", "kind": "Node", "name": self._state.node, "uid": uid}
+
+
+def _readable(raw: JsonObject) -> ResourceSlice | None:
+    try:
+        return slice_from_json(raw)
+    except DraError as error:
+        log.warning(
+            "a stored slice cannot be read and is written anew",
+            name=raw["metadata"]["name"],
+            error=str(error),
+        )
+        return None

@@ -1,0 +1,158 @@
+"""The DRA service that the kubelet calls (k8s.io/kubelet dra/v1): decode, ask `Claims`, encode."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from dra_driver.model.claim import ClaimRef
+from dra_driver.model.errors import DraError
+from dra_driver.model.names import checked_claim_uid
+from dra_driver.model.record import PreparedDevice
+from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
+
+CLAIMS_PER_CALL = 64
+
+_Answer = TypeVar("_Answer")
+_log = structlog.get_logger()
+
+
+class Claims(Protocol):
+    """What the service needs of the plugin. Both methods raise DraError, and are called for different claims at once.
+
+    A client that gives up, or whose deadline passes, cancels the call: what must not be left half done is shielded by
+    whoever implements this.
+    """
+
+    async def prepare(
+        self, claim: ClaimRef, *, deadline: float | None
+    ) -> tuple[PreparedDevice, ...]:
+        """The claim's devices, usable now; the same again for a claim prepared before. `deadline` is in the loop's time."""
+
+    async def unprepare(self, claim: ClaimRef) -> None:
+        """The claim holds nothing any more; unknown claims are fine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What the kubelet is told about a claim that failed: `<Reason>: <message>`."""
+
+    text: str
+
+
+class DraService(api_pb2_grpc.DRAPluginServicer):
+    """Every claim of a call gets its own answer: none waits for, cancels or fails another."""
+
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve on this server."""
+        api_pb2_grpc.add_DRAPluginServicer_to_server(self, server)
+
+    async def NodePrepareResources(  # noqa: N802 - the contract's name
+        self,
+        request: api_pb2.NodePrepareResourcesRequest,
+        context: grpc.aio.ServicerContext[
+            api_pb2.NodePrepareResourcesRequest, api_pb2.NodePrepareResourcesResponse
+        ],
+    ) -> api_pb2.NodePrepareResourcesResponse:
+        """Devices, or an error, for each claim."""
+        await _check_size(request.claims, context)
+        remaining_s = context.time_remaining()
+        deadline = None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
+        answers = await _answer_each(
+            request.claims, "prepare", lambda claim: self._claims.prepare(claim, deadline=deadline)
+        )
+        return api_pb2.NodePrepareResourcesResponse(
+            claims={uid: _prepare_message(answer) for uid, answer in answers.items()}
+        )
+
+    async def NodeUnprepareResources(  # noqa: N802 - the contract's name
+        self,
+        request: api_pb2.NodeUnprepareResourcesRequest,
+        context: grpc.aio.ServicerContext[
+            api_pb2.NodeUnprepareResourcesRequest, api_pb2.NodeUnprepareResourcesResponse
+        ],
+    ) -> api_pb2.NodeUnprepareResourcesResponse:
+        """Nothing, or an error, for each claim."""
+        await _check_size(request.claims, context)
+        answers = await _answer_each(request.claims, "unprepare", self._claims.unprepare)
+        return api_pb2.NodeUnprepareResourcesResponse(
+            claims={
+                uid: api_pb2.NodeUnprepareResourceResponse(error=answer.text if answer else "")
+                for uid, answer in answers.items()
+            }
+        )
+
+
+async def _check_size(
+    claims: Sequence[api_pb2.Claim], context: grpc.aio.ServicerContext[Any, Any]
+) -> None:
+    if len(claims) > CLAIMS_PER_CALL:
+        await context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"{len(claims)} claims in one call: send at most {CLAIMS_PER_CALL}",
+        )
+
+
+async def _answer_each(
+    claims: Sequence[api_pb2.Claim],
+    operation: str,
+    work: Callable[[ClaimRef], Awaitable[_Answer]],
+) -> dict[str, _Answer | Failure]:
+    answers = await asyncio.gather(
+        *(_answer(claim, operation, work) for claim in claims), return_exceptions=True
+    )
+    return {
+        # What is left to be an exception is a cancellation of shared work that this claim waited for.
+        claim.uid: Failure("InternalError: interrupted")
+        if isinstance(answer, BaseException)
+        else answer
+        for claim, answer in zip(claims, answers, strict=True)
+    }
+
+
+async def _answer(
+    claim: api_pb2.Claim, operation: str, work: Callable[[ClaimRef], Awaitable[_Answer]]
+) -> _Answer | Failure:
+    """The claim's answer; whatever happens on the way is logged under one `op`, and nothing escapes but a cancellation."""
+    ref = ClaimRef(namespace=claim.namespace, name=claim.name, uid=claim.uid)
+    with bound_contextvars(op=secrets.token_hex(4), claim=str(ref), claim_uid=ref.uid):
+        try:
+            checked_claim_uid(ref.uid)
+            answer = await work(ref)
+        except DraError as error:
+            _log.warning(f"{operation} failed", reason=error.reason, error=str(error))
+            return Failure(f"{error.reason}: {error}")
+        except Exception as error:  # noqa: BLE001 - logged; one claim's bug is no reason to drop the others
+            _log.exception(f"{operation} met a bug")
+            return Failure(f"InternalError: {type(error).__name__}; see this node's plugin log")
+        _log.debug(f"{operation} done")
+        return answer
+
+
+def _prepare_message(
+    answer: tuple[PreparedDevice, ...] | Failure,
+) -> api_pb2.NodePrepareResourceResponse:
+    if isinstance(answer, Failure):
+        return api_pb2.NodePrepareResourceResponse(error=answer.text)
+    return api_pb2.NodePrepareResourceResponse(devices=map(_device_message, answer))
+
+
+def _device_message(device: PreparedDevice) -> api_pb2.Device:
+    return api_pb2.Device(
+        request_names=device.requests,
+        pool_name=device.pool,
+        device_name=device.device,
+        cdi_device_ids=device.cdi_ids,
+        share_id=device.share_id,
+    )
