@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -130,8 +130,10 @@ class KubeApi(Protocol):
         resource_version: str,
         namespace: str | None = None,
         selectors: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[WatchEvent]:
-        """Changes after `resource_version`; ends when the server ends it; raises Gone when that version is too old."""
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """Changes after `resource_version`; ends when the server ends it; raises Gone when that version is too old. Leave it
+        early only by `aclosing`.
+        """
 
     async def create(
         self, kind: Kind, body: JsonObject, *, namespace: str | None = None, dry_run: bool = False

@@ -110,6 +110,8 @@ class Executor:
                 while changes != self._changes:
                     changes = self._changes
                     inventory = await self._workers.call(backend.vendor.value, backend.discover)
+                for fault in inventory.faults:
+                    log.warning("a GPU cannot be used", gpu=fault.pci_address, why=fault.message)
                 self._state.observe(inventory)
             except VendorError as error:
                 failures.append(error)

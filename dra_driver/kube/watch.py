@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -116,7 +116,7 @@ class Cache:
             namespace=scope.namespace,
             selectors=scope.selectors,
         )
-        async with aclosing(cast("AsyncGenerator[WatchEvent, None]", events)):
+        async with aclosing(events):
             async for event in events:
                 self._version = _version(event.object) or self._version
                 self._apply(event)

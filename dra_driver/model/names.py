@@ -86,6 +86,11 @@ def monitor_name(pci_address: str) -> str:
     return _label(f"{gpu_name(pci_address)}-monitor")
 
 
+def device_variable(pci_address: str, part: str = "") -> str:
+    """The environment variable that tells a container a device's UUID: no two devices of a node have the same one."""
+    return "DRA_DEVICE_" + re.sub(r"[^A-Z0-9]", "_", f"{pci_address}{part}".upper())
+
+
 def cdi_device_name(claim_uid: str, device: str, share_id: str | None = None) -> str:
     """The device's name inside its claim's CDI spec."""
     return "-".join(filter(None, (claim_uid, device, share_id)))

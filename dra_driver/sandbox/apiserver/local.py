@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -75,7 +75,7 @@ class LocalApi:
         resource_version: str,
         namespace: str | None = None,
         selectors: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Changes after `resource_version`, without end; Gone when that is forgotten."""
         with _translated_errors():
             served = self._served(kind)

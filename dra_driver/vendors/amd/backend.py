@@ -12,6 +12,7 @@ from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, DeviceNode
 from dra_driver.model.errors import VendorError
 from dra_driver.model.inventory import Fault, Inventory
+from dra_driver.model.names import device_variable
 from dra_driver.vendors.amd.sdk import KfdNode, PciGpu, Sysfs
 
 _WHOLE_MODE = "SPX"
@@ -53,9 +54,8 @@ class AmdBackend:
                 "AMD partitions are not supported yet; claim the whole GPU"
             )
         found, kfd = self._usable(target.gpu, self._sysfs.kfd_nodes())
-        variable = f"DRA_DEVICE_{target.gpu.upper().replace(':', '_').replace('.', '_')}"
         return ContainerEdits(
-            env=((variable, _uuid(found)),),
+            env=((device_variable(target.gpu), _uuid(found)),),
             device_nodes=(
                 DeviceNode(path="/dev/kfd"),
                 DeviceNode(path=f"/dev/dri/renderD{kfd.render_minor}"),

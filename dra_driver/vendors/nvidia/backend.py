@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dra_driver.model.device import (
     CreateStage,
     DestroyStage,
@@ -16,6 +14,7 @@ from dra_driver.model.device import (
 from dra_driver.model.edits import ContainerEdits, DeviceNode
 from dra_driver.model.errors import VendorError
 from dra_driver.model.inventory import Fault, Inventory
+from dra_driver.model.names import device_variable
 from dra_driver.vendors.nvidia.changes import create_stage, destroy_stage, set_mode
 from dra_driver.vendors.nvidia.discovery import explained, read_gpu
 from dra_driver.vendors.nvidia.mig_names import Identity
@@ -25,13 +24,12 @@ _COMMON_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 
 
 class NvidiaBackend:
-    """Implements `ports.Backend` on NVML. `dev_root` is where the host's `dev` folder lies."""
+    """Implements `ports.Backend` on NVML."""
 
     vendor = Vendor.NVIDIA
 
-    def __init__(self, nvml: Nvml, *, dev_root: Path = Path("/")) -> None:
+    def __init__(self, nvml: Nvml) -> None:
         self._nvml = nvml
-        self._dev_root = dev_root
 
     def discover(self) -> Inventory:
         """Every GPU that the driver knows; one that does not answer is a fault."""
@@ -63,19 +61,18 @@ class NvidiaBackend:
         with explained(f"GPU {target.gpu}: describing {target.instance or 'it'} to a container"):
             handle = self._nvml.gpu_by_address(target.gpu)
             nodes = [*_COMMON_NODES, f"/dev/nvidia{self._nvml.minor(handle)}"]
-            variable = "DRA_DEVICE_" + target.gpu.upper().replace(":", "_").replace(".", "_")
             if target.instance is None:
-                uuid = self._nvml.uuid(handle)
+                variable, uuid = device_variable(target.gpu), self._nvml.uuid(handle)
             else:
                 identity = Identity.parse(target.instance, target.gpu)
                 instance = self._nvml.gpu_instance(handle, identity.instance)
                 start = self._nvml.gpu_instance_info(instance).placement.start
-                variable += f"_MIG_{start}"
+                variable = device_variable(target.gpu, f"-mig-{start}")
                 uuid = self._mig_uuid(handle, identity, target)
                 nodes += self._capability_nodes(handle, identity)
         return ContainerEdits(
             env=(("NVIDIA_VISIBLE_DEVICES", "void"), (variable, uuid)),
-            device_nodes=tuple(self._node(path) for path in nodes),
+            device_nodes=tuple(DeviceNode(path=path) for path in nodes),
         )
 
     def close(self) -> None:
@@ -106,7 +103,3 @@ class NvidiaBackend:
         rights = (f"{instance}/access", f"{instance}/ci{identity.compute}/access")
         minors = [self._nvml.capability_minor(right) for right in rights]
         return [f"/dev/nvidia-caps/nvidia-cap{minor}" for minor in minors]
-
-    def _node(self, path: str) -> DeviceNode:
-        host_path = str(self._dev_root / path.lstrip("/"))
-        return DeviceNode(path=path, host_path=None if host_path == path else host_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -43,19 +42,14 @@ def test_a_container_with_a_whole_gpu_gets_its_nodes(simulate: Simulate) -> None
 
 
 def test_a_container_with_a_partition_gets_its_two_rights(simulate: Simulate) -> None:
-    """The parent's node and the capability nodes of the GPU instance and the compute instance, at the host's root."""
+    """The parent's node and the capability nodes of the GPU instance and the compute instance."""
     nvml = simulate(instances=[{"profile": "1g.10gb", "start": 6}])
-    edits = NvidiaBackend(nvml, dev_root=Path("/run/nvidia/driver")).edits(
-        Target(gpu=GPU, instance="gi-1/ci-0")
-    )
+    edits = NvidiaBackend(nvml).edits(Target(gpu=GPU, instance="gi-1/ci-0"))
     paths = [node.path for node in edits.device_nodes]
     assert paths[3:] == [
         "/dev/nvidia0",
         "/dev/nvidia-caps/nvidia-cap12",
         "/dev/nvidia-caps/nvidia-cap13",
-    ]
-    assert [node.host_path for node in edits.device_nodes] == [
-        f"/run/nvidia/driver{path}" for path in paths
     ]
     assert edits.env[1][0] == "DRA_DEVICE_0000_1B_00_0_MIG_6"
 
