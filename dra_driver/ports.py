@@ -131,8 +131,9 @@ class KubeApi(Protocol):
         namespace: str | None = None,
         selectors: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[WatchEvent, None]:
-        """Changes after `resource_version`; ends when the server ends it; raises Gone when that version is too old. Leave it
-        early only by `aclosing`.
+        """Changes after `resource_version`, until the server ends them; leave them early only by `aclosing`.
+
+        Raises Gone when that version is too old.
         """
 
     async def create(
