@@ -73,6 +73,8 @@ async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:
     store = ClaimJournal(settings.data_dir / "claims", boot_id=boot_id)
     cdi = CdiFolder(settings.cdi_dir)
     backends = open_backends(settings)
+    if not backends:
+        log.warning("no GPU driver is loaded on this node, so there is nothing to publish")
     executor = Executor(state, backends, store, cdi, Workers(timeout_s=settings.sdk_timeout_s))
     complete = await _discover(executor)
     records, damages = await asyncio.to_thread(store.load)

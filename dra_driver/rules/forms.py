@@ -80,9 +80,8 @@ def all_forms(gpu: Gpu) -> tuple[Form, ...]:
 
 def find_form(inventory: Inventory, device: str) -> Form | None:
     """The form of that device name, or None where no GPU could be that."""
-    return next(
-        (form for gpu in inventory.gpus for form in all_forms(gpu) if form.name == device), None
-    )
+    gpus = (gpu for gpu in inventory.gpus if device.startswith(gpu_name(gpu.pci_address)))
+    return next((form for gpu in gpus for form in all_forms(gpu) if form.name == device), None)
 
 
 def made_instances(records: Iterable[ClaimRecord]) -> frozenset[Made]:
