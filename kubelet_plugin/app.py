@@ -18,7 +18,7 @@ from dra_driver.config.settings import PluginSettings
 from dra_driver.journal.store import ClaimJournal, read_boot_id
 from dra_driver.kube.credentials import Access, find_endpoint
 from dra_driver.kube.endpoint import Endpoint
-from dra_driver.model.errors import DraError, VendorError
+from dra_driver.model.errors import DraError, VendorError, root_cause
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import Clock, KubeApi, SystemClock
@@ -50,13 +50,7 @@ async def run(settings: PluginSettings) -> None:
         try:
             await _serve(settings, stop)
         except* DraError as group:
-            raise _first(group) from None
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+            raise root_cause(group) from None
 
 
 async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:

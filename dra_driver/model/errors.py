@@ -24,6 +24,13 @@ says whether the same call may succeed later: nobody else decides.
 from __future__ import annotations
 
 
+def root_cause(error: BaseException) -> BaseException:
+    """The first error inside a task group's nested groups: what a user is told when everything ended because of it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class DraError(Exception):
     """The root: everything else is a bug."""
 

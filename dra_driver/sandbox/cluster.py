@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dra_driver.kube.events import EventRecorder, EventSource
-from dra_driver.model.errors import StartError
+from dra_driver.model.errors import StartError, root_cause
 from dra_driver.model.kinds import DEVICE_CLASS
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import JsonObject, KubeApi
@@ -122,6 +122,8 @@ async def running_cluster(
                 yield Cluster(server=server, api=api, nodes=nodes)
             for task in background:
                 task.cancel()
+    except BaseExceptionGroup as group:
+        raise root_cause(group) from group
     finally:
         await apiserver.stop()
 

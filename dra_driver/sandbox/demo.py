@@ -102,17 +102,12 @@ class Demo:
     async def _tell_offers(self) -> None:
         uses = await self._uses()
         for node in self._cluster.nodes:
-            here = [use.device for use in uses if use.node == node.spec.name]
-            whole = [
-                d
-                for d in here
-                if d.attributes["type"] == "gpu" and d.attributes["sharing"] == "exclusive"
-            ]
-            profiles = sorted({str(d.attributes["profile"]) for d in here} - {""})
-            product = whole[0].attributes["productName"]
-            self._say(
-                f"  {node.spec.name}: {len(whole)} x {product}, whole or as {', '.join(profiles) or 'nothing else'}"
-            )
+            here = [use.device.attributes for use in uses if use.node == node.spec.name]
+            products = ", ".join(sorted({str(device["productName"]) for device in here}))
+            profiles = sorted({str(device["profile"]) for device in here} - {""})
+            gpus = len({device["parent"] for device in here})
+            forms = f"; partitions {', '.join(profiles)}" if profiles else ""
+            self._say(f"  {node.spec.name}: {gpus} x {products}{forms}")
 
     async def _settled(self) -> bool:
         """Whether every pod runs, or has said why it cannot; tells each step on the way."""
