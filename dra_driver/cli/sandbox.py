@@ -16,6 +16,7 @@ import click
 import deviceclasses
 from dra_driver.config.machine import load_machine
 from dra_driver.model.errors import StartError
+from dra_driver.model.names import is_dns_label
 from dra_driver.observe import log
 from dra_driver.sandbox.cluster import NodeSpec, running_cluster
 from dra_driver.sandbox.demo import Demo
@@ -46,11 +47,19 @@ _folder = click.option(
 def _parse_nodes(
     _context: click.Context, _option: click.Parameter, values: Sequence[str]
 ) -> tuple[NodeSpec, ...]:
-    specs = []
+    specs: list[NodeSpec] = []
     for value in values:
         name, separator, machine = value.partition("=")
         if not separator:
             raise click.BadParameter(f"{value!r} is not NAME=MACHINE, such as {DEFAULT_NODES[0]}")
+        if not is_dns_label(name):
+            raise click.BadParameter(
+                f"node name {name!r} is not a DNS label: lower-case letters, digits and dashes"
+            )
+        if name in {spec.name for spec in specs}:
+            raise click.BadParameter(
+                f"node {name!r} is there twice; give each node a name of its own"
+            )
         load_machine(machine)  # refuses unknown and impossible machines before anything is started
         specs.append(NodeSpec(name=name, machine=machine))
     return tuple(specs)
