@@ -85,7 +85,6 @@ class Executor:
 
     async def release(self, uid: str) -> None:
         """Undo everything the claim's record says, then forget the claim. Safe to repeat after any failure."""
-        await asyncio.to_thread(self._cdi.remove, uid)
         record = self._state.mark_releasing(uid)
         if record.steps:
             await asyncio.to_thread(self._store.releasing, uid)
@@ -95,6 +94,7 @@ class Executor:
                 for change in plan_release(record, self._state.inventories):
                     await self._change(record, change)
                     self._state.retire(change)
+        await asyncio.to_thread(self._cdi.remove, uid)
         await asyncio.to_thread(self._store.forget, uid)
         self._state.forget(uid)
 

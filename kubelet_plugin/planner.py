@@ -6,10 +6,8 @@ changes that make it so (steps), in order. Nothing here does I/O, waits or chang
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-from dra_driver.rules.precedence import config_for
 
 from dra_driver.config.params import parse_gpu_config
 from dra_driver.model.claim import Allocation, AllocationResult, Claim
@@ -33,6 +31,7 @@ from dra_driver.rules.forms import (
     foreign_instances,
     made_instances,
 )
+from dra_driver.rules.precedence import config_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ def plan_release(
     """
     done = list(zip(record.steps, record.identities, strict=False))
     undo = [
-        DestroyStage(gpu=step.change.gpu, stage=step.change.stage, identity=identity)
+        DestroyStage(created=step.change, identity=identity)
         for step, identity in done
         if isinstance(step.change, CreateStage)
     ]
@@ -243,7 +242,7 @@ def bind_parent(step: Step, record: ClaimRecord) -> PartitionChange:
 
 def _unrecorded(
     change: CreateStage, record: ClaimRecord, inventories: Mapping[str, Inventory]
-) -> Iterable[DestroyStage]:
+) -> Iterator[DestroyStage]:
     gpus = (inventory.gpu(change.gpu) for inventory in inventories.values())
     instances = [i for gpu in gpus if gpu for i in gpu.instances]
     stages = [
@@ -256,9 +255,7 @@ def _unrecorded(
             handles = instance.identity.split("/")
             depth = stages.index(change.stage) + 1
             if len(handles) >= depth:
-                yield DestroyStage(
-                    gpu=change.gpu, stage=change.stage, identity="/".join(handles[:depth])
-                )
+                yield DestroyStage(created=change, identity="/".join(handles[:depth]))
 
 
 def _creates(step: Step) -> bool:

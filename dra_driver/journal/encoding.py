@@ -11,8 +11,6 @@ from typing import Any
 
 from dra_driver.model.device import (
     CreateStage,
-    DestroyStage,
-    PartitionChange,
     Placement,
     SetMode,
 )
@@ -127,12 +125,10 @@ def _decode_placement(data: JsonObject) -> Placement:
     return Placement(start=int(data["start"]), size=int(data["size"]))
 
 
-def _encode_change(change: PartitionChange) -> JsonObject:
+def _encode_change(change: SetMode | CreateStage) -> JsonObject:
     match change:
         case SetMode(gpu=gpu, mode=mode):
             return {"kind": "setMode", "gpu": gpu, "mode": mode}
-        case DestroyStage(gpu=gpu, stage=stage, identity=identity):
-            return {"kind": "destroyStage", "gpu": gpu, "stage": stage, "identity": identity}
         case CreateStage(gpu=gpu, profile=profile, placement=placement, stage=stage):
             return {
                 "kind": "createStage",
@@ -144,12 +140,10 @@ def _encode_change(change: PartitionChange) -> JsonObject:
             }
 
 
-def _decode_change(data: JsonObject) -> PartitionChange:
+def _decode_change(data: JsonObject) -> SetMode | CreateStage:
     kind, gpu = text(data, "kind"), text(data, "gpu")
     if kind == "setMode":
         return SetMode(gpu=gpu, mode=text(data, "mode"))
-    if kind == "destroyStage":
-        return DestroyStage(gpu=gpu, stage=text(data, "stage"), identity=text(data, "identity"))
     if kind == "createStage":
         return CreateStage(
             gpu=gpu,

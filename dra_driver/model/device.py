@@ -124,11 +124,18 @@ class CreateStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestroyStage:
-    """Destroy what a CreateStage made. Already gone counts as done."""
+    """Destroy what a CreateStage made and named. Already gone counts as done.
 
-    gpu: str
-    stage: str
+    Identities are used again: whatever has this one but another profile or placement is another's, and is left alone.
+    """
+
+    created: CreateStage
     identity: str
+
+    @property
+    def gpu(self) -> str:
+        """The GPU on which it is."""
+        return self.created.gpu
 
 
 PartitionChange: TypeAlias = SetMode | CreateStage | DestroyStage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dra_driver.model.claim import ClaimRef
-from dra_driver.model.device import PartitionChange, Placement
+from dra_driver.model.device import CreateStage, Placement, SetMode
 from dra_driver.model.edits import ContainerEdits
 
 
@@ -42,7 +42,7 @@ class Step:
     """One hardware change on behalf of one granted device."""
 
     device: str
-    change: PartitionChange
+    change: SetMode | CreateStage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

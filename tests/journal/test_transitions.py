@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dra_driver.journal import transitions
 from dra_driver.journal.lines import BLOCK_BYTES, line, read_lines
 from dra_driver.model.claim import ClaimRef
-from dra_driver.model.device import CreateStage, DestroyStage, Placement, SetMode
+from dra_driver.model.device import CreateStage, Placement, SetMode
 from dra_driver.model.edits import ContainerEdits, DeviceNode, Mount
 from dra_driver.model.errors import RecordError
 from dra_driver.model.record import ClaimRecord, Grant, Preparation, PreparedDevice, Step
@@ -28,7 +28,6 @@ CHANGES = st.one_of(
         stage=TEXT,
         parent=st.none() | TEXT,
     ),
-    st.builds(DestroyStage, gpu=TEXT, stage=TEXT, identity=TEXT),
 )
 GRANTS = st.builds(
     Grant,

@@ -134,7 +134,7 @@ def test_equal_pool_names_of_two_drivers_are_two_pools(world: Any) -> None:
         (on("metadata.name", "In", "n2", field=True), False),
     ],
 )
-def test_a_slice_reaches_the_nodes_it_names(world: Any, place: NodePlace, seen: bool) -> None:  # noqa: FBT001 - a column
+def test_a_slice_reaches_the_nodes_it_names(world: Any, place: NodePlace, seen: bool) -> None:
     """By name, by selector (an empty one selects nothing), or everywhere."""
     world.publish("gpu", place=place)
     world.ask()

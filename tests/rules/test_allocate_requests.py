@@ -41,7 +41,7 @@ def test_a_class_without_selectors_matches_everything(world: Any) -> None:
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
-def test_an_unknown_class_fails_the_attempt(world: Any, prioritized: bool) -> None:  # noqa: FBT001 - a column
+def test_an_unknown_class_fails_the_attempt(world: Any, prioritized: bool) -> None:
     """Even as a later alternative that would not be needed."""
     world.publish("a")
     unknown = world.request("b", device_class="gone")
@@ -255,7 +255,7 @@ def test_a_taint_without_effect_keeps_nobody_away(world: Any) -> None:
 def test_a_toleration_matches_by_key_operator_value_and_effect(
     world: Any,
     toleration: Toleration,
-    tolerated: bool,  # noqa: FBT001 - a column
+    tolerated: bool,
 ) -> None:
     """An empty key with Exists matches all, an empty effect every effect."""
     world.publish(tainted("a"))

@@ -68,12 +68,14 @@ def create_stage(nvml: Nvml, change: CreateStage) -> str:
 
 
 def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
-    """Destroy what has that identity, which is returned; already gone counts as done."""
-    identity = Identity.parse(change.identity, change.gpu)
-    with explained(f"GPU {change.gpu}: destroying the {change.stage} {change.identity}"):
+    """Destroy what has that identity, which is returned; already gone, or another's by now, counts as done."""
+    identity, created = Identity.parse(change.identity, change.gpu), change.created
+    with explained(f"GPU {change.gpu}: destroying the {created.stage} {change.identity}"):
         gpu = nvml.gpu_by_address(change.gpu)
         try:
             instance = nvml.gpu_instance(gpu, identity.instance)
+            if not _is_what_was_made(nvml, gpu, instance, created):
+                return change.identity
             if identity.compute is None:
                 nvml.destroy_gpu_instance(instance)
             else:
@@ -83,6 +85,12 @@ def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
             if error.code not in _GONE:
                 raise
     return change.identity
+
+
+def _is_what_was_made(nvml: Nvml, gpu: Handle, instance: Handle, created: CreateStage) -> bool:
+    """Numbers of instances are used again, so what it is gets checked before anything is done to it."""
+    info, profile = nvml.gpu_instance_info(instance), _profile(nvml, gpu, created)
+    return (info.profile_id, info.placement) == (profile.id, created.placement)
 
 
 def _refuse_with_instances(nvml: Nvml, gpu: Handle, doing: str) -> None:
@@ -115,8 +123,7 @@ def _create_compute(
     """Fill the parent. Its number may by now be another's, so what it is gets checked first."""
     parent = Identity.parse(change.parent or "", change.gpu)
     instance = nvml.gpu_instance(gpu, parent.instance)
-    info = nvml.gpu_instance_info(instance)
-    if (info.profile_id, info.placement) != (profile.id, change.placement):
+    if not _is_what_was_made(nvml, gpu, instance, change):
         raise VendorError(f"{doing}: {parent} is another instance by now; prepare the claim anew")
     full = full_compute_profiles(nvml, instance, profile.slices)
     if not full:

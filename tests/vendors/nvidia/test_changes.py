@@ -69,13 +69,28 @@ def test_a_compute_instance_goes_into_its_own_parent_only(simulate: Simulate) ->
     assert "gi-1 is another instance by now" in str(refusal(backend, change))
 
 
+def made(stage: str) -> CreateStage:
+    """What made the smallest partition at the end."""
+    return CreateStage(gpu=GPU, profile="1g.10gb", placement=Placement(6, 1), stage=stage)
+
+
+def test_an_identity_used_again_is_left_alone(simulate: Simulate) -> None:
+    """A partition of another profile or placement has the number by now: it is not ours to destroy."""
+    backend = NvidiaBackend(simulate(instances=[{"profile": "2g.20gb", "start": 0}]))
+    before = backend.discover()
+    (instance,) = before.gpus[0].instances
+    for stage, identity in [("compute-instance", instance.identity), ("gpu-instance", "gi-1")]:
+        assert backend.partition(DestroyStage(created=made(stage), identity=identity)) == identity
+    assert backend.discover() == before
+
+
 def test_destroying_what_is_gone_is_done(simulate: Simulate) -> None:
     """Either stage, with MIG on or off."""
     backend = NvidiaBackend(simulate())
     for _ in range(2):
         for identity, stage in [("gi-3/ci-0", "compute-instance"), ("gi-3", "gpu-instance")]:
             assert (
-                backend.partition(DestroyStage(gpu=GPU, stage=stage, identity=identity)) == identity
+                backend.partition(DestroyStage(created=made(stage), identity=identity)) == identity
             )
         backend.partition(SetMode(gpu=GPU, mode="mig"))
 
@@ -85,7 +100,10 @@ def test_destroying_in_use_may_be_tried_again(simulate: Simulate, tmp_path: Path
     backend = NvidiaBackend(simulate(instances=[{"profile": "2g.20gb", "start": 0}]))
     (instance,) = backend.discover().gpus[0].instances
     write_faults(tmp_path, busy=[instance.uuid])
-    change = DestroyStage(gpu=GPU, stage="compute-instance", identity=instance.identity)
+    created = CreateStage(
+        gpu=GPU, profile="2g.20gb", placement=Placement(0, 2), stage="compute-instance"
+    )
+    change = DestroyStage(created=created, identity=instance.identity)
     error = refusal(backend, change)
     assert error.retryable
     assert "end the processes" in str(error)
@@ -97,7 +115,7 @@ def test_an_identity_that_is_none_is_refused(simulate: Simulate) -> None:
     """A damaged record must not destroy something else."""
     backend = NvidiaBackend(simulate())
     assert "gi-1/../2" in str(
-        refusal(backend, DestroyStage(gpu=GPU, stage="gpu-instance", identity="gi-1/../2"))
+        refusal(backend, DestroyStage(created=made("gpu-instance"), identity="gi-1/../2"))
     )
 
 

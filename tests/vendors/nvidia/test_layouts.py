@@ -49,9 +49,13 @@ def make(backend: Backend, profile: str, placement: Placement) -> str:
 
 def unmake(backend: Backend, identity: str) -> None:
     """Both stages, backwards."""
-    backend.partition(DestroyStage(gpu=GPU, stage="compute-instance", identity=identity))
-    parent = identity.partition("/")[0]
-    backend.partition(DestroyStage(gpu=GPU, stage="gpu-instance", identity=parent))
+    (it,) = [one for one in only_gpu(backend).instances if one.identity == identity]
+    for stage, handle in [
+        ("compute-instance", identity),
+        ("gpu-instance", identity.partition("/")[0]),
+    ]:
+        created = CreateStage(gpu=GPU, profile=it.profile, placement=it.placement, stage=stage)
+        backend.partition(DestroyStage(created=created, identity=handle))
 
 
 def as_layout(instances: Iterable[Instance]) -> frozenset[Placed]:

@@ -52,8 +52,8 @@ def test_a_partitions_whole_life_through_pynvml(
     assert (made.profile, made.placement, made.complete) == ("2g.20gb", Placement(2, 2), True)
     target = Target(gpu=GPU, instance="gi-1/ci-0")
     assert backend.edits(target) == direct.edits(target)
-    backend.partition(DestroyStage(gpu=GPU, stage="compute-instance", identity="gi-1/ci-0"))
-    backend.partition(DestroyStage(gpu=GPU, stage="gpu-instance", identity="gi-1"))
+    backend.partition(DestroyStage(created=stage, identity="gi-1/ci-0"))
+    backend.partition(DestroyStage(created=replace(stage, stage="gpu-instance"), identity="gi-1"))
     assert backend.partition(SetMode(gpu=GPU, mode="whole")) == "mig"
     assert direct.discover().gpus[0].instances == ()
 

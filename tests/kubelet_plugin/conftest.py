@@ -1,0 +1,183 @@
+"""A node's plugin without its process: simulated hardware, real journal, real CDI folder, an API that counts."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import pytest
+
+from dra_driver.cdi.folder import CdiFolder
+from dra_driver.config.machine import Machine
+from dra_driver.journal.store import ClaimJournal
+from dra_driver.kube.codec import claim_from_json
+from dra_driver.model.claim import Claim, ClaimRef
+from dra_driver.model.errors import NotFound
+from dra_driver.model.inventory import Inventory
+from dra_driver.model.kinds import Kind
+from dra_driver.model.names import DRIVER_NAME
+from dra_driver.ports import Backend, JsonObject, KubeApi
+from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from kubelet_plugin.claims import Claims
+from kubelet_plugin.executor import Executor
+from kubelet_plugin.recovery import recover
+from kubelet_plugin.snapshot import NodeState
+from kubelet_plugin.workers import Workers
+
+NODE = "n"
+POOL = "n/nvidia"
+BOOT = "11111111-2222-3333-4444-555555555555"
+
+NewClaim: TypeAlias = Callable[..., JsonObject]
+
+
+@dataclass
+class CountingApi:
+    """An API server with nothing but claims, which counts its GETs and can be down."""
+
+    claims: dict[str, JsonObject] = field(default_factory=dict)
+    gets: int = 0
+    down: bool = False
+
+    async def get(self, kind: Kind, name: str, *, namespace: str | None = None) -> JsonObject:
+        self.gets += 1
+        assert not self.down, "the API server was asked while it is down"
+        if name not in self.claims:
+            raise NotFound(f"{kind.kind} {namespace}/{name} not found", status=404)
+        return self.claims[name]
+
+
+def ref(claim: JsonObject) -> ClaimRef:
+    """How the kubelet names the claim."""
+    metadata = claim["metadata"]
+    return ClaimRef(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"])
+
+
+class NodePlugin:
+    """Everything between the gRPC service and the hardware, over one folder. Build another one to restart it."""
+
+    def __init__(
+        self, folder: Path, machine: Machine, api: CountingApi, *, timeout_s: float = 10.0
+    ) -> None:
+        self.folder = folder
+        self.syncs = 0
+        self.api = api
+        self.nvml = SimulatedNvml(machine, node=NODE, state_dir=folder / "hardware")
+        self.backend: Backend = NvidiaBackend(self.nvml)
+        self.cdi = CdiFolder(folder / "cdi")
+        self.store = ClaimJournal(folder / "claims", boot_id=BOOT, sync=self._sync)
+        self.state = NodeState(NODE, boot_id=BOOT, owner="test")
+        self._timeout_s = timeout_s
+
+    async def start(self) -> NodePlugin:
+        """What the process does before it serves."""
+        workers = Workers(timeout_s=self._timeout_s)
+        self.executor = Executor(self.state, {POOL: self.backend}, self.store, self.cdi, workers)
+        await self.executor.rescan()
+        records, damages = self.store.load()
+        self.state.restore(records.values())
+        await recover(self.state, self.executor, self.cdi, damages)
+
+        async def api() -> KubeApi:
+            return cast("KubeApi", self.api)
+
+        self.claims = Claims(self.state, self.executor, api, damages)
+        return self
+
+    async def prepare(self, claim: JsonObject, *, deadline: float | None = None) -> list[str]:
+        """Prepare, as the kubelet would; the CDI ids."""
+        devices = await self.claims.prepare(ref(claim), deadline=deadline)
+        return [cdi_id for device in devices for cdi_id in device.cdi_ids]
+
+    async def unprepare(self, claim: JsonObject) -> None:
+        """Unprepare, as the kubelet would."""
+        await self.claims.unprepare(ref(claim))
+
+    def inventory(self) -> Inventory:
+        """What is on the hardware now."""
+        return self.backend.discover()
+
+    def instances(self) -> list[tuple[str, int, bool]]:
+        """Profile, start and completeness of all that exist."""
+        return [
+            (instance.profile, instance.placement.start, instance.complete)
+            for gpu in self.inventory().gpus
+            for instance in gpu.instances
+        ]
+
+    def leftovers(self) -> list[str]:
+        """Everything that claims have left anywhere."""
+        files = [*(self.folder / "cdi").glob("*"), *(self.folder / "claims").glob("*/*")]
+        return [str(file) for file in files] + [str(instance) for instance in self.instances()]
+
+    def _sync(self, descriptor: int) -> None:
+        self.syncs += 1
+        os.fdatasync(descriptor)
+
+
+def machine_of(model: str, count: int = 2, **spec: Any) -> Machine:
+    """A machine with some equal NVIDIA GPUs."""
+    gpus = [{"vendor": "nvidia", "model": model, "count": count} | spec]
+    header = {"apiVersion": "gpu.dra-driver.dev/v1alpha1", "kind": "Machine", "name": "test"}
+    return Machine.model_validate(header | {"gpus": gpus})
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """Two H100s."""
+    return machine_of("H100-SXM5-80GB")
+
+
+@pytest.fixture
+def api() -> CountingApi:
+    """An API server with no claims yet."""
+    return CountingApi()
+
+
+@pytest.fixture
+async def node(tmp_path: Path, machine: Machine, api: CountingApi) -> NodePlugin:
+    """A started plugin."""
+    return await NodePlugin(tmp_path, machine, api).start()
+
+
+def _result(device: str | tuple[str, str] | JsonObject) -> JsonObject:
+    if isinstance(device, dict):
+        return device
+    request, name = ("r", device) if isinstance(device, str) else device
+    return {"request": request, "driver": DRIVER_NAME, "pool": POOL, "device": name}
+
+
+@pytest.fixture
+def new_claim(api: CountingApi) -> NewClaim:
+    """Makes allocated claims, known to the API; devices are named, or (request, device) pairs, or whole results."""
+    numbers = itertools.count(1)
+
+    def make(
+        *devices: str | tuple[str, str] | JsonObject, config: Iterable[JsonObject] = ()
+    ) -> JsonObject:
+        number = next(numbers)
+        results = [_result(device) for device in devices]
+        claim = {
+            "metadata": {
+                "namespace": "default",
+                "name": f"claim-{number}",
+                "uid": f"00000000-0000-0000-0000-{number:012d}",
+            },
+            "spec": {"devices": {}},
+            "status": {"allocation": {"devices": {"results": results, "config": list(config)}}},
+        }
+        api.claims[f"claim-{number}"] = claim
+        return claim
+
+    return make
+
+
+@pytest.fixture
+def decode() -> Callable[[JsonObject], Claim]:
+    """The claim as the planner sees it."""
+    return claim_from_json
