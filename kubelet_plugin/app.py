@@ -75,6 +75,11 @@ async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:
     state.restore(records.values())
     await recover(state, executor, cdi, damages)
 
+    policy = PublishPolicy(
+        mode=None if settings.publish_mode == "auto" else PublishMode(settings.publish_mode),
+        devices_per_gpu=settings.devices_per_gpu,
+        pools=frozenset(backends),
+    )
     api: asyncio.Future[KubeApi] = asyncio.get_running_loop().create_future()
     claims = Claims(state, executor, lambda: asyncio.shield(api), damages)
     dra_socket = settings.data_dir / "dra.sock"
@@ -90,7 +95,7 @@ async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:
         )
         log.info("serving", node=settings.node_name, socket=str(dra_socket))
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(_publish(settings, endpoint, state, api))]
+            background = [tasks.create_task(_publish(endpoint, state, policy, api))]
             if not complete:
                 background.append(tasks.create_task(_discover_again(executor, SystemClock())))
             await stop.wait()
@@ -110,19 +115,17 @@ async def _drain(claims: Claims, timeout_s: float) -> None:
 
 
 async def _publish(
-    settings: PluginSettings, endpoint: Endpoint, state: NodeState, api: asyncio.Future[KubeApi]
+    endpoint: Endpoint, state: NodeState, policy: PublishPolicy, api: asyncio.Future[KubeApi]
 ) -> None:
     """Connect, tell those who wait for it, and keep the slices true."""
     from dra_driver.kube.events import EventRecorder, EventSource  # noqa: PLC0415 (see the module's docstring)
     from dra_driver.kube.rest import RestApi  # noqa: PLC0415
     from dra_driver.kube.watch import Cache, Scope  # noqa: PLC0415
 
-    mode = None if settings.publish_mode == "auto" else PublishMode(settings.publish_mode)
-    policy = PublishPolicy(mode=mode, devices_per_gpu=settings.devices_per_gpu)
-    ours = {"fieldSelector": f"spec.nodeName={settings.node_name},spec.driver={DRIVER_NAME}"}
+    ours = {"fieldSelector": f"spec.nodeName={state.node},spec.driver={DRIVER_NAME}"}
     async with RestApi(endpoint, component="kubelet-plugin") as rest, asyncio.TaskGroup() as tasks:
         api.set_result(rest)
-        recorder = EventRecorder(rest, EventSource(component=DRIVER_NAME, host=settings.node_name))
+        recorder = EventRecorder(rest, EventSource(component=DRIVER_NAME, host=state.node))
         publisher = Publisher(rest, state, policy, recorder, SystemClock())
         scope = Scope(kind=RESOURCE_SLICE, selectors=ours)
         cache = Cache(rest, scope, on_change=lambda _: publisher.trigger())

@@ -48,10 +48,14 @@ class FieldsDropped(DraError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishPolicy:
-    """`mode` None lets the API server's version and a dry run decide."""
+    """`mode` None lets the API server's version and a dry run decide.
+
+    `pools` are those that this node's backends fill: what is published of them stays while their hardware does not answer.
+    """
 
     mode: PublishMode | None = None
     devices_per_gpu: int = DEVICES_PER_SLICE
+    pools: frozenset[str] = frozenset()
 
 
 class Publisher:
@@ -69,9 +73,9 @@ class Publisher:
         self._state = state
         self._mode = policy.mode
         self._devices_per_gpu = policy.devices_per_gpu
+        self._pools = policy.pools
         self._clock = clock
         self._recorder = recorder
-        self._node: JsonObject | None = None
         self._due = asyncio.Event()
         self.published = asyncio.Event()
         state.on_inventory(self.trigger)
@@ -113,7 +117,7 @@ class Publisher:
                 raise KubeError(f"{dropped}; no simpler form is left to publish") from dropped
             log.warning("publishing without partitions", why=str(dropped))
             self._recorder.event(
-                self._node_ref(), level="Warning", reason=dropped.reason, message=str(dropped)
+                await self._node_ref(), level="Warning", reason=dropped.reason, message=str(dropped)
             )
             self._mode = PublishMode.PLAIN
             await self._reconcile(self._mode)
@@ -125,9 +129,13 @@ class Publisher:
             desired_pool(self._state.node, inventory, made, mode, self._devices_per_gpu)
             for inventory in self._state.inventories.values()
         ]
+        raw = {name: stored_raw for name, (_, stored_raw) in stored.items()}
         wanted = {item.name for pool in pools for item in pool.slices}
-        for name in stored.keys() - wanted:
-            await self._delete(stored[name][1])
+        kept = self._pools | {pool.name for pool in pools}
+        for name, (item, _) in stored.items():
+            if name not in wanted and (item is None or item.pool.name not in kept):
+                await self._delete(raw[name])
+        readable = [item for item, _ in stored.values() if item is not None]
         for pool in pools:
             for name in pool.left_out:
                 log.warning(
@@ -135,26 +143,25 @@ class Publisher:
                     left_out=name,
                     budget=self._devices_per_gpu,
                 )
-            observed = {name: item for name, (item, _) in stored.items() if item is not None}
-            await self._write(
-                pool,
-                diff_pool(pool, observed.values()),
-                {name: raw for name, (_, raw) in stored.items()},
-            )
+            await self._write(pool, diff_pool(pool, readable), raw)
 
     async def _write(
         self, pool: Pool, writes: PoolWrites, stored: Mapping[str, JsonObject]
     ) -> None:
-        if writes:
-            log.info(
-                "writing slices",
-                pool=pool.name,
-                writes=len(writes.writes),
-                deletes=len(writes.deletes),
-            )
+        if not writes:
+            return
+        log.info(
+            "writing slices",
+            pool=pool.name,
+            writes=len(writes.writes),
+            deletes=len(writes.deletes),
+        )
+        for name in writes.deletes:
+            await self._delete(stored[name])
+        owner = await self._node_ref()
         for wanted in writes.writes:
             try:
-                answer = await self._put(wanted, stored.get(wanted.name))
+                answer = await self._put(wanted, owner, stored.get(wanted.name))
             except (Conflict, NotFound):
                 self._due.set()  # somebody else wrote meanwhile: look again
                 return
@@ -165,14 +172,9 @@ class Publisher:
                     "turn on the feature gates DRAPartitionableDevices and DRADeviceTaints"
                 )
 
-    async def _put(self, wanted: ResourceSlice, stored: JsonObject | None) -> JsonObject:
-        node = await self._node_object()
-        owner = {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "name": node["metadata"]["name"],
-            "uid": node["metadata"]["uid"],
-        }
+    async def _put(
+        self, wanted: ResourceSlice, owner: JsonObject, stored: JsonObject | None
+    ) -> JsonObject:
         body = slice_to_json(wanted)
         body["metadata"]["ownerReferences"] = [owner | {"controller": True}]
         if stored is None:
@@ -216,10 +218,9 @@ class Publisher:
             )
             log.info("publish mode", mode=self._mode.value, api_server=".".join(map(str, version)))
             if self._mode is PublishMode.PLAIN:
-                await self._node_object()
                 message = "partitions are not published: the API server does not keep their counters (DRAPartitionableDevices)"
                 self._recorder.event(
-                    self._node_ref(),
+                    await self._node_ref(),
                     level="Warning",
                     reason="PartitionsNotPublished",
                     message=message,
@@ -239,14 +240,15 @@ class Publisher:
                 return False
         return True
 
-    async def _node_object(self) -> JsonObject:
-        if self._node is None:
-            self._node = await self._api.get(NODE, self._state.node)
-        return self._node
-
-    def _node_ref(self) -> JsonObject:
-        uid = self._node["metadata"]["uid"] if self._node else ""
-        return {"apiVersion": "v1", "kind": "Node", "name": self._state.node, "uid": uid}
+    async def _node_ref(self) -> JsonObject:
+        """The Node as it is now: slices owned by a former Node of this name would be collected at once."""
+        metadata = (await self._api.get(NODE, self._state.node))["metadata"]
+        return {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+        }
 
 
 def _readable(raw: JsonObject) -> ResourceSlice | None:

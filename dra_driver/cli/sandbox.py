@@ -113,7 +113,7 @@ def up(folder: Path, nodes: tuple[NodeSpec, ...], port: int) -> None:
     running = read_running(folder)
     if running is not None and is_alive(running):
         raise StartError(
-            f"a sandbox runs in {folder} already: {running.server}; end it with `dra sandbox down`"
+            f"a sandbox runs in {folder} already: {running.server}; end it with `dra sandbox down --dir {folder}`"
         )
     flags = [text for node in nodes for text in ("--node", f"{node.name}={node.machine}")]
     command = [sys.executable, "-m", "dra_driver.cli.main", "sandbox", "serve", *flags]
@@ -128,7 +128,8 @@ def up(folder: Path, nodes: tuple[NodeSpec, ...], port: int) -> None:
     click.echo(
         f"sandbox is up: {server}\n\n  export KUBECONFIG={(folder / 'kubeconfig').resolve()}"
     )
-    click.echo("  kubectl get resourceslices\n  dra get devices\n\nend it with: dra sandbox down")
+    click.echo("  kubectl get resourceslices\n  dra get devices")
+    click.echo(f"\nend it with: dra sandbox down --dir {folder}")
 
 
 @sandbox.command(hidden=True)

@@ -72,6 +72,11 @@ class SandboxNode:
         """What the plugin prints."""
         return self.root / "plugin.log"
 
+    def last_word(self) -> str:
+        """The last line that the plugin has printed."""
+        lines = self.plugin_log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "without a word"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
@@ -173,10 +178,7 @@ async def _wait_for_socket(node: SandboxNode, process: asyncio.subprocess.Proces
     socket = node.registry_dir / f"{DRIVER_NAME}-reg.sock"
     while not socket.exists():
         if process.returncode is not None:
-            last = node.plugin_log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise StartError(
-                f"the plugin of node {node.spec.name} ended: {''.join(last)}; see {node.plugin_log}"
-            )
+            raise StartError(f"the plugin of node {node.spec.name} ended: {node.last_word()}")
         await asyncio.sleep(0.02)
 
 

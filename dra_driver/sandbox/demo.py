@@ -82,9 +82,9 @@ class Demo:
         deadline = time.monotonic() + PATIENCE_S
         while not await reached():
             if time.monotonic() > deadline:
-                logs = ", ".join(str(node.plugin_log) for node in self._cluster.nodes)
+                words = "; ".join(f"{n.spec.name}: {n.last_word()}" for n in self._cluster.nodes)
                 raise DemoFailed(
-                    f"waited {PATIENCE_S:g} s for {what}; the plugins' logs are {logs}"
+                    f"waited {PATIENCE_S:g} s for {what}; the plugins' last words: {words}"
                 )
             await asyncio.sleep(_LOOK_S)
 

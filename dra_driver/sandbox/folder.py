@@ -29,7 +29,7 @@ def sandbox_folder(folder: Path) -> Iterator[Path]:
     running = read_running(folder)
     if running is not None and is_alive(running):
         raise StartError(
-            f"a sandbox runs in {folder} already (process {running.pid}); end it with `dra sandbox down`, or name another --dir"
+            f"a sandbox runs in {folder} already (process {running.pid}); end it with `dra sandbox down --dir {folder}`, or name another --dir"
         )
     if folder.exists() and running is None and any(folder.iterdir()):
         raise StartError(

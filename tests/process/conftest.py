@@ -1,0 +1,216 @@
+"""The plugin as a process, beside a real API server emulator, driven over its sockets as a kubelet would."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from dra_driver.model.kinds import NODE, RESOURCE_CLAIM, RESOURCE_SLICE
+from dra_driver.model.names import DRIVER_NAME
+from dra_driver.ports import JsonObject
+from dra_driver.sandbox.apiserver.gates import Gates
+from dra_driver.sandbox.apiserver.local import LocalApi
+from dra_driver.sandbox.apiserver.server import ApiServer
+from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
+
+NODE_NAME = "n"
+
+
+async def eventually(
+    reached: Callable[[], Awaitable[bool] | bool], *, within_s: float = 10.0
+) -> None:
+    """Returns as soon as it is so; fails when it never is."""
+    async with asyncio.timeout(within_s):
+        while True:
+            answer = reached()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(0.02)
+
+
+class Plugin:
+    """One plugin's folders, and the process that serves them now."""
+
+    def __init__(self, folder: Path, server: str, machine: str) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.registry_dir = folder / "registry"
+        self.cdi_dir = folder / "cdi"
+        self.settings = {
+            "node-name": NODE_NAME,
+            "server": server,
+            "data-dir": str(self.data_dir),
+            "registry-dir": str(self.registry_dir),
+            "cdi-dir": str(self.cdi_dir),
+            "simulation-dir": str(folder / "hardware"),
+            "machine": machine,
+            "log-format": "text",
+        }
+        self.registry_dir.mkdir()
+        self.process: asyncio.subprocess.Process | None = None
+
+    @property
+    def sockets(self) -> tuple[Path, Path]:
+        """Of registration and of the DRA service."""
+        return self.registry_dir / f"{DRIVER_NAME}-reg.sock", self.data_dir / "dra.sock"
+
+    @property
+    def log(self) -> str:
+        """Everything that the processes have printed."""
+        return (self.folder / "log").read_text()
+
+    async def launch(self, **changed: str) -> asyncio.subprocess.Process:
+        """Start a process, whatever becomes of it."""
+        settings = self.settings | {
+            name.replace("_", "-"): value for name, value in changed.items()
+        }
+        flags = [text for name, value in settings.items() for text in (f"--{name}", value)]
+        with (self.folder / "log").open("ab") as output:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "kubelet_plugin", "run", *flags, stdout=output, stderr=output
+            )
+
+    async def start(self) -> None:
+        """Start the plugin and wait until it serves."""
+        for socket in self.sockets:
+            assert not socket.exists() or self.process is not None
+        before = self.log.count("serving") if (self.folder / "log").exists() else 0
+        self.process = process = await self.launch()
+        await eventually(
+            lambda: self.log.count("serving") > before or process.returncode is not None
+        )
+        assert process.returncode is None, self.log
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it; its exit code."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(10):
+            return await self.process.wait()
+
+    async def fails(self, **changed: str) -> str:
+        """Start a plugin that must refuse to run; the one line that it says."""
+        before = len(self.log) if (self.folder / "log").exists() else 0
+        process = await self.launch(**changed)
+        async with asyncio.timeout(10):
+            assert await process.wait() == 1
+        said = [line for line in self.log[before:].splitlines() if "error:" in line]
+        assert len(said) == 1, self.log
+        assert "Traceback" not in self.log
+        return said[0]
+
+    @asynccontextmanager
+    async def _stub(self) -> AsyncIterator[api_pb2_grpc.DRAPluginAsyncStub]:
+        async with grpc.aio.insecure_channel(f"unix:{self.sockets[1]}") as channel:
+            yield api_pb2_grpc.DRAPluginStub(channel)
+
+    async def prepare(self, *claims: JsonObject) -> Any:
+        """NodePrepareResources; the answers by UID."""
+        async with self._stub() as stub:
+            request = api_pb2.NodePrepareResourcesRequest(claims=map(_message, claims))
+            return (await stub.NodePrepareResources(request, timeout=45)).claims
+
+    async def unprepare(self, *claims: JsonObject) -> Any:
+        """NodeUnprepareResources; the answers by UID."""
+        async with self._stub() as stub:
+            request = api_pb2.NodeUnprepareResourcesRequest(claims=map(_message, claims))
+            return (await stub.NodeUnprepareResources(request, timeout=45)).claims
+
+
+def _message(claim: JsonObject) -> api_pb2.Claim:
+    metadata = claim["metadata"]
+    return api_pb2.Claim(
+        namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]
+    )
+
+
+class Cluster:
+    """An API server with one node, and what tests ask of it."""
+
+    def __init__(self, server: ApiServer, gates: Gates | None = None) -> None:
+        self.server = server
+        self.api = LocalApi(server.store, gates=gates)
+
+    async def slices(self) -> list[JsonObject]:
+        """All that is published."""
+        return list((await self.api.list(RESOURCE_SLICE)).items)
+
+    async def is_published(self) -> bool:
+        """Whether every pool is complete."""
+        slices = await self.slices()
+        return bool(slices) and len(slices) == slices[0]["spec"]["pool"]["resourceSliceCount"]
+
+    async def new_claim(self, *devices: str, config: tuple[JsonObject, ...] = ()) -> JsonObject:
+        """An allocated claim."""
+        request = {
+            "name": "r",
+            "exactly": {"deviceClassName": "any", "count": max(1, len(devices))},
+        }
+        spec: JsonObject = {"devices": {"requests": [request]}}
+        body = {"metadata": {"generateName": "claim-"}, "spec": spec}
+        claim = await self.api.create(RESOURCE_CLAIM, body, namespace="default")
+        place = {"driver": DRIVER_NAME, "pool": f"{NODE_NAME}/nvidia", "request": "r"}
+        allocation = {
+            "results": [place | {"device": name} for name in devices],
+            "config": list(config),
+        }
+        return await self.api.patch(
+            RESOURCE_CLAIM,
+            claim["metadata"]["name"],
+            {"status": {"allocation": {"devices": allocation}}},
+            namespace="default",
+            subresource="status",
+        )
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name, for sockets."""
+    path = Path(tempfile.mkdtemp(prefix="dra-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def gates() -> Gates:
+    """The API server's feature gates; a test may override this."""
+    return Gates()
+
+
+@pytest.fixture
+async def cluster(gates: Gates) -> AsyncIterator[Cluster]:
+    """A running API server with the node."""
+    server = ApiServer(gates=gates)
+    await server.start()
+    cluster = Cluster(server, gates)
+    await cluster.api.create(NODE, {"metadata": {"name": NODE_NAME}})
+    yield cluster
+    await server.stop()
+
+
+@pytest.fixture
+async def idle(folder: Path, cluster: Cluster) -> AsyncIterator[Plugin]:
+    """A plugin that was not started yet; whatever it becomes, it is gone afterwards."""
+    plugin = Plugin(folder, cluster.server.url, "8xh100-80")
+    yield plugin
+    if plugin.process is not None:
+        await plugin.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+async def plugin(idle: Plugin, cluster: Cluster) -> Plugin:
+    """A plugin that serves and has published."""
+    await idle.start()
+    await eventually(cluster.is_published)
+    return idle
