@@ -7,9 +7,9 @@ import ctypes
 import multiprocessing
 import signal
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -97,19 +97,30 @@ async def placing() -> AsyncIterator[Callable[[Question], Awaitable[Placed | Unp
     with ProcessPoolExecutor(
         max_workers=1,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin_worker,
+        initializer=_end_with_parent,
         max_tasks_per_child=QUESTIONS_PER_PROCESS,
     ) as pool:
         loop = asyncio.get_running_loop()
-        loop.run_in_executor(
-            pool, _begin_worker
-        )  # the first process starts now, not with the first pod
+        with (
+            _interrupts_blocked()
+        ):  # the pool's thread and processes inherit that: Ctrl-C is ours to handle
+            loop.run_in_executor(
+                pool, _end_with_parent
+            )  # the first process starts now, not with the first pod
         yield lambda question: loop.run_in_executor(pool, _answer, question)
 
 
-def _begin_worker() -> None:
-    """Ctrl-C is the parent's to handle, and nobody outlives the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """SIGINT waits until the block has ended."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

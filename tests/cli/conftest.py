@@ -67,9 +67,9 @@ def cluster() -> Iterator[Cluster]:
                 *slices("node-b"),
                 *slices("node-a", {"key": "gpu.dra-driver.dev/unhealthy", "effect": "NoSchedule"}),
             ],
-            "/apis/resource.k8s.io/v1/resourceclaims": [CLAIM],
-            "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims": [CLAIM],
-            "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims/train": CLAIM,
+            "/apis/resource.k8s.io/v1/resourceclaims": [claim()],
+            "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims": [claim()],
+            "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims/train": claim(),
         }
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -140,33 +140,35 @@ def slices(node: str, taint: Objects | None = None) -> list[Objects]:
     ]
 
 
-CLAIM: Objects = {
-    "apiVersion": "resource.k8s.io/v1",
-    "kind": "ResourceClaim",
-    "metadata": {
-        "namespace": "default",
-        "name": "train",
-        "uid": "c1",
-        "creationTimestamp": created(hours=5, minutes=30, seconds=10),
-    },
-    "spec": {
-        "devices": {
-            "requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpu.dra-driver.dev"}}]
-        }
-    },
-    "status": {
-        "allocation": {
+def claim() -> Objects:
+    """Half of gpu-0, for a pod; made while the test runs, as its age is looked at."""
+    return {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaim",
+        "metadata": {
+            "namespace": "default",
+            "name": "train",
+            "uid": "c1",
+            "creationTimestamp": created(hours=5, minutes=30, seconds=10),
+        },
+        "spec": {
             "devices": {
-                "results": [
-                    {
-                        "request": "gpu",
-                        "driver": "gpu.dra-driver.dev",
-                        "pool": "node-a/nvidia",
-                        "device": "gpu-0-half-0",
-                    }
-                ]
+                "requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpu.dra-driver.dev"}}]
             }
         },
-        "reservedFor": [{"resource": "pods", "name": "trainer", "uid": "p1"}],
-    },
-}
+        "status": {
+            "allocation": {
+                "devices": {
+                    "results": [
+                        {
+                            "request": "gpu",
+                            "driver": "gpu.dra-driver.dev",
+                            "pool": "node-a/nvidia",
+                            "device": "gpu-0-half-0",
+                        }
+                    ]
+                }
+            },
+            "reservedFor": [{"resource": "pods", "name": "trainer", "uid": "p1"}],
+        },
+    }
