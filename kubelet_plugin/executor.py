@@ -90,7 +90,7 @@ class Executor:
             await asyncio.to_thread(self._store.releasing, uid)
             async with self._gpus(record):
                 if len(record.identities) < len(record.steps):
-                    await self.rescan()
+                    await self._see_unrecorded_step(record)
                 for change in plan_release(record, self._state.inventories):
                     await self._change(record, change)
                     self._state.retire(change)
@@ -117,6 +117,15 @@ class Executor:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    async def _see_unrecorded_step(self, record: ClaimRecord) -> None:
+        """Look at the hardware once the step that has no identity is over.
+
+        A call that timed out may still be running and make something after a look: nothing is undone before it has ended.
+        """
+        for gpu in sorted({step.change.gpu for step in record.steps}):
+            await self._workers.call(gpu, lambda: None)
+        await self.rescan()
 
     async def _undo_after_failure(self, uid: str) -> None:
         try:

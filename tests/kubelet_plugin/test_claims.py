@@ -327,13 +327,23 @@ async def test_a_slow_gpu_does_not_hold_up_another(node: NodePlugin, new_claim: 
 async def test_a_hung_library_costs_its_own_gpu_only(
     tmp_path: Path, machine: Machine, api: CountingApi, new_claim: NewClaim
 ) -> None:
-    """A call that does not come back ends in an error within the deadline, and other GPUs are served."""
+    """An error within the deadline, other GPUs served; what the call did later is found and undone by the next try."""
     node = await NodePlugin(tmp_path, machine, api, timeout_s=0.2).start()
     backend = await interposed(node)
-    backend.delay_s["0000:1b:00.0"] = 1.0
+    claim = new_claim(SMALL)
+    await node.prepare(claim)
+    await node.unprepare(claim)
+    backend.delay_s["0000:1b:00.0"] = 0.7
     with pytest.raises(VendorError, match=r"did not answer within 0\.2 s"):
-        await node.prepare(new_claim(SMALL))
+        await node.prepare(claim)
     await node.prepare(new_claim(OTHER))
+    assert claim["metadata"]["uid"] in node.state.records
+    backend.delay_s.clear()
+    await asyncio.sleep(0.7)
+    assert node.instances() == [("1g.10gb", 6, False)]
+    await node.prepare(claim)
+    await node.unprepare(claim)
+    assert node.instances() == []
 
 
 async def test_a_folder_that_cannot_be_written_costs_the_call_only(
