@@ -7,6 +7,7 @@ from pathlib import Path
 from dra_driver.config.machine import Machine, load_machine
 from dra_driver.config.settings import PluginSettings
 from dra_driver.model.device import Vendor
+from dra_driver.model.errors import StartError
 from dra_driver.model.names import pool_name
 from dra_driver.ports import Backend
 from dra_driver.vendors.amd.backend import AmdBackend
@@ -18,9 +19,20 @@ from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 
 
 def open_backends(settings: PluginSettings) -> dict[str, Backend]:
-    """Backends by the name of the pool that each fills; MachineError for an impossible simulated machine."""
-    machine = load_machine(settings.machine) if settings.machine else None
-    backends = _simulated(machine, settings) if machine else _real(settings.host_root)
+    """Backends by the name of the pool that each fills.
+
+    MachineError for an impossible simulated machine, StartError where its state cannot be kept.
+    """
+    if settings.machine is None:
+        backends = _real(settings.host_root)
+    else:
+        machine = load_machine(settings.machine)
+        try:
+            backends = _simulated(machine, settings)
+        except OSError as error:
+            raise StartError(
+                f"folder {settings.simulation_dir}: {error.strerror}; give simulationDir a path that this user may write"
+            ) from error
     return {pool_name(settings.node_name, backend.vendor): backend for backend in backends}
 
 

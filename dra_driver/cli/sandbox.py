@@ -124,7 +124,12 @@ def up(folder: Path, nodes: tuple[NodeSpec, ...], port: int) -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    server = _wait_for_server(folder, process)
+    try:
+        server = _wait_for_server(folder, process)
+    except BaseException:  # Ctrl-C, too: nobody would know of what goes on in the background
+        process.terminate()
+        process.wait(STOP_S)
+        raise
     click.echo(
         f"sandbox is up: {server}\n\n  export KUBECONFIG={(folder / 'kubeconfig').resolve()}"
     )
@@ -200,7 +205,6 @@ def _wait_for_server(folder: Path, process: subprocess.Popen[bytes]) -> str:
                 else f"the sandbox ended with code {process.returncode}"
             )
         time.sleep(0.05)
-    process.terminate()
     raise StartError(
         f"the sandbox was not ready within {START_S:g} s; try again, or look at {folder / 'sandbox.log'}"
     )

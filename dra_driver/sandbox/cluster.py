@@ -20,11 +20,16 @@ from dra_driver.sandbox.apiserver.local import LocalApi
 from dra_driver.sandbox.apiserver.server import ApiServer
 from dra_driver.sandbox.claims import ClaimController
 from dra_driver.sandbox.kubelet.kubelet import Kubelet
-from dra_driver.sandbox.placement import placing
+from dra_driver.sandbox.placement import PR_SET_PDEATHSIG, placing
 from dra_driver.sandbox.scheduler import Scheduler
 from dra_driver.wire.sockets import PATH_LIMIT_BYTES
 
 STOP_S = 10.0
+_PLUGIN = (
+    f"import ctypes, runpy; ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {signal.SIGKILL:d});"
+    "runpy.run_module('kubelet_plugin', run_name='__main__')"
+)
+"""What `python -m kubelet_plugin` does, in a process that the kernel ends with the sandbox's, even where that is killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +164,8 @@ async def _running_plugin(node: SandboxNode, server: str) -> AsyncIterator[None]
     with node.plugin_log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "kubelet_plugin",
+            "-c",
+            _PLUGIN,
             "run",
             *flags,
             stdout=output,

@@ -25,7 +25,11 @@ class Running:
 
 @contextmanager
 def sandbox_folder(folder: Path) -> Iterator[Path]:
-    """A fresh folder for the block, removed afterwards. StartError if somebody's files, or a live sandbox, are in it."""
+    """A fresh folder for the block, removed afterwards. StartError if somebody's files, or a live sandbox, are in it.
+
+    A link stays, and stands for the folder that it names.
+    """
+    folder = folder.resolve()
     running = read_running(folder)
     if running is not None and is_alive(running):
         raise StartError(
@@ -36,10 +40,15 @@ def sandbox_folder(folder: Path) -> Iterator[Path]:
             f"folder {folder} holds files that are not a sandbox's; name another --dir"
         )
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise StartError(
+            f"folder {folder} cannot be made: {error.strerror}; name another --dir"
+        ) from error
     write_running(folder, Running(pid=os.getpid()))
     try:
-        yield folder.resolve()
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

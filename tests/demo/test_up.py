@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -149,27 +148,21 @@ def test_wrong_parameters_stop_one_pod_only(up: Shell, tmp_path: Path) -> None:
 
 
 def test_two_watches_from_one_list_see_the_same(up: Shell) -> None:
-    """Both are told of the same changes in the same order."""
-    command = (
-        "kubectl",
-        "get",
-        "resourceclaimtemplates",
-        "-w",
-        "--output-watch-events",
-        "-o",
-        "name",
-    )
-    watches = [up.start(*command) for _ in range(2)]
-    assert soon(lambda: all(watch.poll() is None for watch in watches))
-    name = "resourceclaimtemplate.resource.k8s.io/amd-gpu"
-    for number in range(5):
-        up.output("kubectl", "annotate", "--overwrite", name, f"change={number}")
-    seen = []
-    for watch in watches:
-        os.killpg(watch.pid, signal.SIGTERM)
-        seen.append(watch.communicate(timeout=10)[0].splitlines())
+    """Every change after the list, in the same order, whether the watch was there already or came later."""
+    server = json.loads((up.sandbox / "kubeconfig").read_text())["clusters"][0]["cluster"]["server"]
+    url = f"{server}/apis/resource.k8s.io/v1/resourceclaimtemplates"
+    with urlopen(url, timeout=10) as answer:
+        version = json.load(answer)["metadata"]["resourceVersion"]
+    watch = f"{url}?watch=true&resourceVersion={version}"
+    with urlopen(watch, timeout=10) as early:
+        name = "resourceclaimtemplate.resource.k8s.io/amd-gpu"
+        for number in range(4):
+            up.output("kubectl", "annotate", "--overwrite", name, f"change={number}")
+        with urlopen(watch, timeout=10) as late:
+            seen = [[json.loads(events.readline()) for _ in range(4)] for events in (early, late)]
     assert seen[0] == seen[1]
-    assert len(seen[0]) >= 10
+    changes = [event["object"]["metadata"]["annotations"]["change"] for event in seen[0]]
+    assert changes == ["0", "1", "2", "3"]
 
 
 def test_dra_get_shows_the_same_picture(up: Shell) -> None:

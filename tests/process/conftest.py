@@ -189,9 +189,15 @@ def gates() -> Gates:
 
 
 @pytest.fixture
-async def cluster(gates: Gates) -> AsyncIterator[Cluster]:
+def version() -> str:
+    """The API server's version; a test may override this."""
+    return "v1.36.2"
+
+
+@pytest.fixture
+async def cluster(gates: Gates, version: str) -> AsyncIterator[Cluster]:
     """A running API server with the node."""
-    server = ApiServer(gates=gates)
+    server = ApiServer(gates=gates, version=version)
     await server.start()
     cluster = Cluster(server, gates)
     await cluster.api.create(NODE, {"metadata": {"name": NODE_NAME}})

@@ -181,7 +181,7 @@ async def test_a_live_socket_of_somebody_else_is_not_stolen(plugin: Plugin) -> N
 
 
 async def test_what_cannot_start_says_why_in_one_line(idle: Plugin) -> None:
-    """Object, value and fix: folder, machine, layout, settings file, URL, socket path."""
+    """Object, value and fix: folder, machine, layout, settings file, URL, socket path, simulation."""
     missing = str(idle.folder / "nowhere")
     assert f"folder {missing} does not exist; mount" in await idle.fails(registry_dir=missing)
     assert "machine 'nope' is not one of 4xa30" in await idle.fails(machine="nope")
@@ -195,6 +195,14 @@ async def test_what_cannot_start_says_why_in_one_line(idle: Plugin) -> None:
     assert "3g.40gb" in said
     assert "0, 4" in said.replace(" and ", ", ").replace(" or ", ", ")
     assert f"settings file {missing}" in await idle.fails(config=missing)
+    settings = idle.folder / "settings.yaml"
+    settings.write_text("nodName: n\n")
+    said = await idle.fails(config=str(settings))
+    assert f"file {settings}: nodName: unknown field" in said
+    assert "did you mean nodeName?" in said
     assert "server" in await idle.fails(server="not a url")
+    said = await idle.fails(simulation_dir="/proc/sys/gpus")
+    assert "folder /proc/sys/gpus: " in said
+    assert "give simulationDir a path that this user may write" in said
     long = idle.folder / ("x" * 120)
     assert "sockets allow 107" in await idle.fails(data_dir=str(long))
