@@ -112,7 +112,9 @@ class Plugin:
 
     @asynccontextmanager
     async def _stub(self) -> AsyncIterator[api_pb2_grpc.DRAPluginAsyncStub]:
-        async with grpc.aio.insecure_channel(f"unix:{self.sockets[1]}") as channel:
+        # Its own connection: one that broke with a killed process would be waited for, and shared with the next.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"unix:{self.sockets[1]}", options) as channel:
             yield api_pb2_grpc.DRAPluginStub(channel)
 
     async def prepare(self, *claims: JsonObject) -> Any:
