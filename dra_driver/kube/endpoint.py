@@ -28,8 +28,7 @@ class Endpoint:
     verify: bool = True
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.server)
-        if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc:
+        if not _is_server(self.server):
             raise SettingsError(
                 f"API server {_without_userinfo(self.server)!r} is not a URL like https://host:6443, without user and password"
             )
@@ -67,6 +66,17 @@ class Endpoint:
                     f"client certificate for {self.server} and its key do not load; "
                     "both must be PEM, belong together and have no passphrase"
                 ) from error
+
+
+def _is_server(text: str) -> bool:
+    """Whether it is a URL that can be reached at all; a port that is no number shows only when it is asked for."""
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError:
+        return False
+    is_plain = "@" not in url.netloc and not any(character.isspace() for character in text)
+    return is_plain and url.scheme in {"http", "https"} and bool(url.hostname)
 
 
 def _without_userinfo(server: str) -> str:

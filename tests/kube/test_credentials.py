@@ -99,3 +99,20 @@ def test_a_server_must_be_a_url(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         find_endpoint(Access(server=url or "x"), environ={})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host:6443",
+        "http://127.0.0.1:abc",
+        "http://exa mple",
+        "http://host:99999",
+        "https://",
+        "ftp://host",
+    ],
+)
+def test_what_can_never_be_reached_is_refused_at_once(home: Path, text: str) -> None:
+    """Instead of being tried for ever; the message shows the value and a right one."""
+    with pytest.raises(SettingsError, match=r"is not a URL like https://host:6443"):
+        find_endpoint(Access(server=text), environ={}, service_account=home)
