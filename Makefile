@@ -10,7 +10,7 @@ LOCK := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-e
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements-dev.txt
 	@echo "creating $(VENV) (once; a minute or two)"
@@ -29,6 +29,16 @@ demo: $(READY) ## Run the main job: two simulated GPU nodes, pods, claims, CDI; 
 .PHONY: test
 test: $(READY) ## Run all tests
 	@$(BIN)/python -m pytest
+
+.PHONY: test-cluster
+test-cluster: $(READY) ## Run the tests on a real control plane (builds it the first time: a quarter of an hour)
+	@$(BIN)/python -m tests.cluster.programs
+	@$(BIN)/python -m pytest -m cluster
+
+.PHONY: test-node
+test-node: $(READY) ## Run the tests on a real kubelet and containerd (root, runc, busybox-static)
+	@$(BIN)/python -m tests.cluster.programs
+	@$(BIN)/python -m pytest -m node
 
 .PHONY: lint
 lint: $(READY) ## Check style, formatting and import contracts

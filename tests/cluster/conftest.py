@@ -1,0 +1,50 @@
+"""A real control plane per Kubernetes minor, shared by all tests that ask for one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from dra_driver.kube.rest import RestApi
+from dra_driver.model.kinds import NAMESPACE, Kind
+from tests.cluster.controlplane import ControlPlane, running_control_plane
+from tests.cluster.programs import MINORS
+
+SERVICE_ACCOUNT = Kind(
+    group="", version="v1", kind="ServiceAccount", plural="serviceaccounts", namespaced=True
+)
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(minor, marks=pytest.mark.cluster) for minor in MINORS],
+)
+def control_plane(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ControlPlane]:
+    """A control plane with the version's own feature gates."""
+    root = tmp_path_factory.mktemp(f"kubernetes-{request.param}")
+    with running_control_plane(request.param, root) as plane:
+        yield plane
+
+
+@pytest.fixture
+async def api(control_plane: ControlPlane) -> AsyncIterator[RestApi]:
+    """The administrator's client."""
+    async with RestApi(control_plane.endpoint, component="tests") as api:
+        yield api
+
+
+@pytest.fixture
+async def namespace(api: RestApi) -> AsyncIterator[str]:
+    """A namespace of the test's own; it goes away afterwards, with what is in it."""
+    body = {"metadata": {"generateName": "test-"}}
+    created = await api.create(NAMESPACE, body)
+    name: str = created["metadata"]["name"]
+    async with asyncio.timeout(20):  # pods are refused until there is a default service account
+        while not (await api.list(SERVICE_ACCOUNT, namespace=name)).items:  # noqa: ASYNC110 -- nothing to wait on
+            await asyncio.sleep(0.02)
+    yield name
+    await api.delete(NAMESPACE, name)
