@@ -33,7 +33,7 @@ test: $(READY) ## Run all tests
 .PHONY: test-cluster
 test-cluster: $(READY) ## Run the tests on a real control plane (builds it the first time: a quarter of an hour)
 	@$(BIN)/python -m tests.cluster.programs
-	@$(BIN)/python -m pytest -m cluster
+	@$(BIN)/python -m pytest -m "cluster and not node"
 
 .PHONY: test-node
 test-node: $(READY) ## Run the tests on a real kubelet and containerd (root, runc, busybox-static)
