@@ -1,0 +1,58 @@
+"""Device nodes of simulated hardware: harmless ones, so that a real runtime can put them into a real container."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+from dra_driver.model.device import PartitionChange, Target, Vendor
+from dra_driver.model.edits import ContainerEdits, DeviceNode
+from dra_driver.model.inventory import Inventory
+from dra_driver.ports import Backend
+
+_NULL = os.makedev(1, 3)
+
+
+class NullDevices:
+    """A `ports.Backend` whose device nodes lie below `root` and behave as /dev/null; all else is the inner backend's.
+
+    Making device nodes takes root. Without it they are plain files: the sandbox never opens them, a runtime refuses them.
+    """
+
+    def __init__(self, inner: Backend, root: Path) -> None:
+        self.vendor: Vendor = inner.vendor
+        self._inner = inner
+        self._root = root
+
+    def discover(self) -> Inventory:
+        """As the inner backend."""
+        return self._inner.discover()
+
+    def partition(self, change: PartitionChange) -> str:
+        """As the inner backend."""
+        return self._inner.partition(change)
+
+    def edits(self, target: Target) -> ContainerEdits:
+        """The inner backend's, with nodes that exist."""
+        edits = self._inner.edits(target)
+        return replace(edits, device_nodes=tuple(map(self._existing, edits.device_nodes)))
+
+    def close(self) -> None:
+        """As the inner backend."""
+        self._inner.close()
+
+    def _existing(self, node: DeviceNode) -> DeviceNode:
+        host = self._root / node.path.lstrip("/")
+        if not host.exists():
+            host.parent.mkdir(parents=True, exist_ok=True)
+            _make_null(host)
+        return replace(node, host_path=str(host))
+
+
+def _make_null(path: Path) -> None:
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, _NULL)
+    except PermissionError:
+        path.touch()
