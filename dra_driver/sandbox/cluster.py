@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -20,13 +21,13 @@ from dra_driver.sandbox.apiserver.local import LocalApi
 from dra_driver.sandbox.apiserver.server import ApiServer
 from dra_driver.sandbox.claims import ClaimController
 from dra_driver.sandbox.kubelet.kubelet import Kubelet
-from dra_driver.sandbox.placement import PR_SET_PDEATHSIG, placing
+from dra_driver.sandbox.placement import placing
 from dra_driver.sandbox.scheduler import Scheduler
 from dra_driver.wire.sockets import PATH_LIMIT_BYTES
 
 STOP_S = 10.0
 _PLUGIN = (
-    f"import ctypes, runpy; ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {signal.SIGKILL:d});"
+    "import runpy; from dra_driver.sandbox.orphans import end_with_parent; end_with_parent({parent});"
     "runpy.run_module('kubelet_plugin', run_name='__main__')"
 )
 """What `python -m kubelet_plugin` does, in a process that the kernel ends with the sandbox's, even where that is killed."""
@@ -165,7 +166,7 @@ async def _running_plugin(node: SandboxNode, server: str) -> AsyncIterator[None]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            _PLUGIN,
+            _PLUGIN.format(parent=os.getpid()),
             "run",
             *flags,
             stdout=output,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import multiprocessing
+import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -26,9 +26,8 @@ from dra_driver.rules.allocate import (
 )
 from dra_driver.rules.nodes import reaches
 from dra_driver.rules.selectors import CelMatcher
+from dra_driver.sandbox.orphans import end_with_parent
 
-PR_SET_PDEATHSIG = 1
-"""prctl(2)"""
 QUESTIONS_PER_PROCESS = 500
 """The CEL binding leaks about 2 KiB per evaluation with our functions; a process is replaced long before that matters."""
 
@@ -97,16 +96,16 @@ async def placing() -> AsyncIterator[Callable[[Question], Awaitable[Placed | Unp
     with ProcessPoolExecutor(
         max_workers=1,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_with_parent,
+        initializer=end_with_parent,
+        initargs=(os.getpid(),),
         max_tasks_per_child=QUESTIONS_PER_PROCESS,
     ) as pool:
         loop = asyncio.get_running_loop()
         with (
             _interrupts_blocked()
         ):  # the pool's thread and processes inherit that: Ctrl-C is ours to handle
-            loop.run_in_executor(
-                pool, _end_with_parent
-            )  # the first process starts now, not with the first pod
+            # The first process starts now, not with the first pod.
+            loop.run_in_executor(pool, end_with_parent, os.getpid())
         yield lambda question: loop.run_in_executor(pool, _answer, question)
 
 
@@ -118,10 +117,6 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _answer(question: Question) -> Placed | Unplaced:
