@@ -1,0 +1,145 @@
+"""Pods on a real node: the demo's manifests made to run without a registry or a network, and what containers see."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dra_driver.kube.codec import slice_from_json
+from dra_driver.model.errors import NotFound
+from dra_driver.model.kinds import POD, RESOURCE_CLAIM, RESOURCE_SLICE, Kind
+from dra_driver.ports import JsonObject, KubeApi
+from dra_driver.sandbox.manifests import Manifest, read_manifests
+from tests.cluster.node import IMAGE, Node
+
+QUICKSTART = Path(__file__).parents[3] / "demo" / "quickstart"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a container sees of the world: its variables, and the device nodes that we give."""
+
+    env: dict[str, str]
+    devices: frozenset[str]
+
+
+async def eventually(
+    reached: Callable[[], Awaitable[bool] | bool], *, within_s: float = 30.0
+) -> None:
+    """Returns as soon as it is so; fails when it never is."""
+    async with asyncio.timeout(within_s):
+        while True:
+            answer = reached()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def is_published(api: KubeApi) -> bool:
+    """Whether both pools are complete."""
+    slices = [slice_from_json(item) for item in (await api.list(RESOURCE_SLICE)).items]
+    pools = {one.pool.name: one.pool for one in slices}
+    counts = Counter(one.pool.name for one in slices)
+    return len(pools) == 2 and all(counts[name] == pool.slice_count for name, pool in pools.items())
+
+
+def quickstart(file: str) -> tuple[Manifest, ...]:
+    """The objects of one file of the demo, as `runnable`."""
+    found = [one for one in read_manifests(QUICKSTART) if one.file.startswith(file)]
+    assert found, f"no file of {QUICKSTART} begins with {file}"
+    return tuple(map(runnable, found))
+
+
+def runnable(manifest: Manifest) -> Manifest:
+    """The same; pods use the image that is there, the host's network, and die without a minute's notice."""
+    if manifest.kind != POD:
+        return manifest
+    body = copy.deepcopy(manifest.body)
+    body["spec"] |= {"hostNetwork": True, "terminationGracePeriodSeconds": 0}
+    for container in body["spec"]["containers"]:
+        container |= {"image": IMAGE, "imagePullPolicy": "Never"}
+    return Manifest(file=manifest.file, kind=manifest.kind, body=body)
+
+
+class Workload:
+    """Objects in a namespace of their own, and the pods among them."""
+
+    def __init__(self, api: KubeApi, namespace: str, node: Node) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._node = node
+
+    async def apply(self, *manifests: Manifest) -> None:
+        """Create the objects."""
+        for manifest in manifests:
+            await self._api.create(manifest.kind, manifest.body, namespace=self._namespace)
+
+    async def pod(self, name: str) -> JsonObject:
+        """The pod as the API has it."""
+        return await self._api.get(POD, name, namespace=self._namespace)
+
+    async def runs(self, name: str) -> JsonObject:
+        """The pod, once all its containers run."""
+
+        async def running() -> bool:
+            pod = await self.pod(name)
+            statuses = pod["status"].get("containerStatuses", ())
+            return bool(statuses) and all("running" in one["state"] for one in statuses)
+
+        await eventually(running)
+        return await self.pod(name)
+
+    async def delete(self, name: str, *, grace_period_s: int | None = None) -> None:
+        """Ask for the pod's end."""
+        await self._api.delete(POD, name, namespace=self._namespace, grace_period_s=grace_period_s)
+
+    async def is_gone(self, name: str) -> bool:
+        """Whether the API has the pod no more."""
+        try:
+            await self.pod(name)
+        except NotFound:
+            return True
+        return False
+
+    async def claims(self) -> list[JsonObject]:
+        """All claims of the namespace."""
+        return list((await self._api.list(RESOURCE_CLAIM, namespace=self._namespace)).items)
+
+    async def delete_all(self) -> None:
+        """Delete every pod, then every claim, and wait until they are gone."""
+        for kind in (POD, RESOURCE_CLAIM):
+            await self._delete_each(kind)
+            await eventually(partial(self._has_no, kind))
+
+    async def _delete_each(self, kind: Kind) -> None:
+        for item in (await self._api.list(kind, namespace=self._namespace)).items:
+            with suppress(NotFound):
+                await self._api.delete(kind, item["metadata"]["name"], namespace=self._namespace)
+
+    async def _has_no(self, kind: Kind) -> bool:
+        return not (await self._api.list(kind, namespace=self._namespace)).items
+
+    def view(self, pod: JsonObject, container: str) -> View:
+        """What the container sees, asked inside of it."""
+        statuses = {one["name"]: one["containerID"] for one in pod["status"]["containerStatuses"]}
+        identity = statuses[container].removeprefix("containerd://")
+        env = self._execute(identity, "env")
+        nodes = self._execute(
+            identity,
+            "sh",
+            "-c",
+            "ls -d /dev/nvidia* /dev/nvidia-caps/* /dev/kfd /dev/dri/* 2>/dev/null; true",
+        )
+        return View(
+            env=dict(line.split("=", 1) for line in env.splitlines() if "=" in line),
+            devices=frozenset(nodes.split()) - {"/dev/nvidia-caps"},
+        )
+
+    def _execute(self, container: str, *command: str) -> str:
+        return self._node.ctr("tasks", "exec", "--exec-id", "look", container, *command)
