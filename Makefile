@@ -59,8 +59,9 @@ fmt: $(READY) ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 
 .PHONY: generate
-generate: $(READY) ## Regenerate the gRPC code from dra_driver/wire/**/*.proto
+generate: $(READY) ## Regenerate the gRPC code, and what the chart has of other parts
 	@$(BIN)/python -m tests.generate
+	@$(BIN)/python -m tests.chart.generate
 
 .PHONY: lock
 lock: $(READY) ## Recompile the pinned requirements (hashes, no index addresses)

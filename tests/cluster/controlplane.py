@@ -60,6 +60,11 @@ class ControlPlane:
         return self.endpoint_of("admin")
 
     @property
+    def administrator_token(self) -> str:
+        """For requests that are made by hand."""
+        return _USERS["admin"][0]
+
+    @property
     def kubeconfig(self) -> Path:
         """The administrator's."""
         return self.kubeconfig_of("admin")
@@ -155,6 +160,7 @@ def _running_apiserver(
         "cert-dir": root / "apiserver",
         "token-auth-file": root / "users.csv",
         "authorization-mode": "Node,RBAC",
+        "allow-privileged": "true",
         "enable-admission-plugins": "NodeRestriction",
         "service-account-issuer": "https://kubernetes.default.svc",
         "service-account-key-file": root / "sa.key",
