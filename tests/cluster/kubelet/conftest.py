@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 
 import pytest
 
-import deviceclasses
 from dra_driver.kube.rest import RestApi
-from dra_driver.model.errors import Conflict, NotFound
-from dra_driver.model.kinds import DEVICE_CLASS, NODE
+from dra_driver.model.errors import NotFound
+from dra_driver.model.kinds import NODE
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.kubelet.plugin import Plugin
-from tests.cluster.kubelet.pods import Workload, eventually, is_published
+from tests.cluster.kubelet.pods import Workload, is_published
 from tests.cluster.node import Node, running_node
+from tests.cluster.release import Release, installed
+from tests.cluster.waiting import eventually
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,23 +45,23 @@ async def ready_node(node: Node, api: RestApi) -> Node:
         conditions = {one["type"]: one["status"] for one in found["status"]["conditions"]}
         return conditions.get("Ready") == "True" and not found["spec"].get("taints")
 
-    for document in deviceclasses.load_all():
-        with suppress(Conflict):
-            await api.create(DEVICE_CLASS, document)
     await eventually(is_ready)
     return node
 
 
 @pytest.fixture
-def access(control_plane: ControlPlane) -> dict[str, str]:
-    """The plugin's settings that say who it is."""
-    return {"kubeconfig": str(control_plane.kubeconfig)}
+async def release(
+    ready_node: Node, control_plane: ControlPlane, api: RestApi
+) -> AsyncIterator[Release]:
+    """The chart, with a DaemonSet that fits no node: there is no image, so tests start the plugin themselves."""
+    async with installed(control_plane, api, {"nodeSelector": {"tests": "none"}}) as release:
+        yield release
 
 
 @pytest.fixture
-async def plugin(ready_node: Node, access: dict[str, str], api: RestApi) -> AsyncIterator[Plugin]:
-    """Our plugin, registered and with all its slices published."""
-    plugin = Plugin(ready_node, access)
+async def plugin(ready_node: Node, release: Release, api: RestApi) -> AsyncIterator[Plugin]:
+    """Our plugin with the rights that the chart gives, registered and with all its slices published."""
+    plugin = Plugin(ready_node, await release.access_of(ready_node.name))
     try:
         plugin.start()
         await eventually(lambda: is_published(api))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +15,7 @@ from dra_driver.model.kinds import POD, RESOURCE_CLAIM, RESOURCE_SLICE, Kind
 from dra_driver.ports import JsonObject, KubeApi
 from dra_driver.sandbox.manifests import Manifest, read_manifests
 from tests.cluster.node import IMAGE, Node
+from tests.cluster.waiting import eventually
 
 QUICKSTART = Path(__file__).parents[3] / "demo" / "quickstart"
 
@@ -27,18 +26,6 @@ class View:
 
     env: dict[str, str]
     devices: frozenset[str]
-
-
-async def eventually(
-    reached: Callable[[], Awaitable[bool] | bool], *, within_s: float = 30.0
-) -> None:
-    """Returns as soon as it is so; fails when it never is."""
-    async with asyncio.timeout(within_s):
-        while True:
-            answer = reached()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.1)
 
 
 async def is_published(api: KubeApi) -> bool:

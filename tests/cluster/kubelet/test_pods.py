@@ -6,7 +6,8 @@ import pytest
 
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.kubelet.plugin import Plugin
-from tests.cluster.kubelet.pods import View, Workload, eventually, quickstart
+from tests.cluster.kubelet.pods import View, Workload, quickstart
+from tests.cluster.waiting import eventually
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import asyncio
 from dra_driver.kube.rest import RestApi
 from dra_driver.model.kinds import RESOURCE_SLICE
 from tests.cluster.kubelet.plugin import Plugin
-from tests.cluster.kubelet.pods import Workload, eventually, is_published, quickstart
+from tests.cluster.kubelet.pods import Workload, is_published, quickstart
+from tests.cluster.waiting import eventually
 
 
 async def test_a_pod_outlives_the_plugin_and_is_released_by_the_next_one(
