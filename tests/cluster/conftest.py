@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from dra_driver.kube.rest import RestApi
-from dra_driver.model.kinds import NAMESPACE, Kind
+from dra_driver.model.kinds import NAMESPACE
 from tests.cluster.controlplane import ControlPlane, running_control_plane
 from tests.cluster.programs import MINORS
-
-SERVICE_ACCOUNT = Kind(
-    group="", version="v1", kind="ServiceAccount", plural="serviceaccounts", namespaced=True
-)
+from tests.cluster.waiting import SERVICE_ACCOUNT, eventually
 
 
 @pytest.fixture(
@@ -43,8 +39,10 @@ async def namespace(api: RestApi) -> AsyncIterator[str]:
     body = {"metadata": {"generateName": "test-"}}
     created = await api.create(NAMESPACE, body)
     name: str = created["metadata"]["name"]
-    async with asyncio.timeout(20):  # pods are refused until there is a default service account
-        while not (await api.list(SERVICE_ACCOUNT, namespace=name)).items:  # noqa: ASYNC110 -- nothing to wait on
-            await asyncio.sleep(0.02)
+
+    async def has_service_account() -> bool:  # pods are refused until then
+        return bool((await api.list(SERVICE_ACCOUNT, namespace=name)).items)
+
+    await eventually(has_service_account)
     yield name
     await api.delete(NAMESPACE, name)

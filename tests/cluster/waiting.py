@@ -5,6 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from dra_driver.model.kinds import Kind
+
+SERVICE_ACCOUNT = Kind(
+    group="", version="v1", kind="ServiceAccount", plural="serviceaccounts", namespaced=True
+)
+
 
 async def eventually(
     reached: Callable[[], Awaitable[bool] | bool], *, within_s: float = 30.0
@@ -15,4 +21,4 @@ async def eventually(
             answer = reached()
             if answer if isinstance(answer, bool) else await answer:
                 return
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)

@@ -39,17 +39,15 @@ def decode(served: ServedKind, body: JsonObject, *, strict: bool = False) -> Jso
     decoder = _Decoder()
     decoded: JsonObject = decoder.value(served.schema, body, "")
     decoded.setdefault("metadata", {})
+    kind = served.kind
+    refused = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
     if decoder.findings.causes and not served.custom:
-        kind = served.kind
-        raise bad_request(
-            f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
-            f"{decoder.findings.causes[0]}"
-        )
+        raise bad_request(f"{refused}{decoder.findings.causes[0]}")
     if decoder.findings.causes:
         raise invalid(served, decoded["metadata"].get("name", ""), decoder.findings.causes)
     if strict and decoder.unknown:
         fields = ", ".join(f'unknown field "{path}"' for path in decoder.unknown)
-        raise bad_request(f"strict decoding error: {fields}")
+        raise bad_request(f"{refused}strict decoding error: {fields}")
     return decoded
 
 

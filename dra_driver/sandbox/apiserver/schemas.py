@@ -132,7 +132,8 @@ _NODE_SELECTOR = record(
         )
     )
 )
-_COUNTERS = keyed(record(value=QUANTITY))
+_AMOUNT: Final[Schema] = {**QUANTITY, "default": "0"}
+_COUNTERS = keyed(record(value=_AMOUNT))
 _REQUEST_POLICY = record(
     default=QUANTITY,
     validValues=many(QUANTITY),
@@ -143,7 +144,7 @@ _TAINT = record(key=STRING, value=STRING, effect=STRING, timeAdded=STRING)
 _DEVICE = record(
     name=STRING,
     attributes=keyed(_ATTRIBUTE),
-    capacity=keyed(record(value=QUANTITY, requestPolicy=_REQUEST_POLICY)),
+    capacity=keyed(record(value=_AMOUNT, requestPolicy=_REQUEST_POLICY)),
     consumesCounters=many(record(counterSet=STRING, counters=_COUNTERS)),
     nodeName=STRING,
     nodeSelector=_NODE_SELECTOR,
@@ -175,7 +176,7 @@ _TOLERATION = record(
     effect=STRING,
     tolerationSeconds=INTEGER,
 )
-_OPAQUE = record(driver=STRING, parameters=OPEN)
+_OPAQUE = record(driver=STRING, parameters={"x-kubernetes-preserve-unknown-fields": True})
 
 
 def _request(**more: Schema) -> Schema:

@@ -88,6 +88,7 @@ _TAINT_IDENTITY: Final = ("key", "value", "effect")
 
 def _prepare_claim(new: JsonObject, old: JsonObject | None) -> None:
     _count_one(inside(new, "spec"))
+    new.setdefault("status", {})
     lost = allocated(old) - allocated(new)
     devices = inside(new, "status", "devices")
     if lost and devices:
@@ -106,7 +107,7 @@ def _prepare_template(new: JsonObject, old: JsonObject | None) -> None:
 def _count_one(spec: JsonObject | None) -> None:
     for request in device_requests(spec):
         if request["allocationMode"] == "ExactCount":
-            request.setdefault("count", 1)
+            request["count"] = request.get("count") or 1
 
 
 def device_requests(spec: JsonObject | None) -> Iterator[JsonObject]:

@@ -14,8 +14,6 @@ _VALID_VALUES: Final = 10
 
 def validate_capacity(path: str, capacity: JsonObject, *, shared: bool, found: Findings) -> None:
     """A value, and a policy only if the device may be allocated more than once (`shared`)."""
-    if "value" not in capacity:
-        found.required(f"{path}.value")
     policy = capacity.get("requestPolicy")
     if policy is None:
         return
@@ -29,10 +27,7 @@ def validate_capacity(path: str, capacity: JsonObject, *, shared: bool, found: F
     if ("validValues" in policy or "validRange" in policy) and "default" not in policy:
         found.required(f"{here}.default", "required with `validValues` or `validRange`")
         return
-    largest = _amount(capacity.get("value"))
     default = _amount(policy.get("default"))
-    if default is not None and largest is not None and default > largest:
-        found.invalid(f"{here}.default", policy["default"], "must not exceed the capacity's value")
     if "validValues" in policy:
         _validate_values(here, policy, found)
     if "validRange" in policy:
@@ -53,7 +48,8 @@ def _validate_values(path: str, policy: JsonObject, found: Findings) -> None:
                 f"{here}[{index}]", str(value), "values must be sorted in ascending order"
             )
     if Quantity.parse(policy["default"]) not in values:
-        found.invalid(f"{path}.default", policy["default"], "must be one of `validValues`")
+        why = "default value is not valid according to the requestPolicy"
+        found.invalid(here, policy["default"], why)
 
 
 def _validate_range(
@@ -70,11 +66,14 @@ def _validate_range(
         return
     if default is None:
         return
-    if default < least or (most is not None and default > most):
-        found.invalid(path, str(default), "the default must lie within the range")
+    if default < least:
+        found.invalid(f"{path}.default", str(default), f"default is less than min: {least}")
+    if most is not None and default > most:
+        found.invalid(f"{path}.default", str(default), f"default is more than max: {most}")
     for end in (default, most):
         if step is not None and end is not None and (end.nanos - least.nanos) % step.nanos:
-            found.invalid(path, str(end), "must be a multiple of `step` above `min`")
+            why = f"value is not a multiple of a given step ({step}) from ({least})"
+            found.invalid(f"{path}.step", str(end), why)
 
 
 def _amount(text: str | None) -> Quantity | None:

@@ -34,7 +34,7 @@ def validate_claim_status(new: JsonObject, old: JsonObject, found: Findings) -> 
     allocation = inside(new, "status", "allocation")
     before = inside(old, "status", "allocation")
     if before is not None and allocation is not None and allocation != before:
-        found.immutable("status.allocation", allocation)
+        found.invalid("status.allocation", None, "field cannot be modified once set")
     if allocation is not None:
         _validate_allocation(new, allocation, found)
     _validate_reservations(new, old, found)
@@ -67,7 +67,7 @@ def _validate_reservations(new: JsonObject, old: JsonObject, found: Findings) ->
     path = "status.reservedFor"
     reserved = inside(new, "status", "reservedFor") or []
     found.bound(path, reserved, _RESERVED_FOR)
-    found.unique(path, [one.get("uid", "") for one in reserved], field="uid")
+    found.unique(path, [one.get("uid", "") for one in reserved])
     for index, consumer in enumerate(reserved):
         for field in ("resource", "name", "uid"):
             if not consumer.get(field):

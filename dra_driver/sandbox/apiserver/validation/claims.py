@@ -9,7 +9,7 @@ from dra_driver.model.names import is_dns_label, is_dns_subdomain, is_qualified_
 from dra_driver.ports import JsonObject
 from dra_driver.sandbox.apiserver.validation.findings import DNS_LABEL, DNS_SUBDOMAIN, Findings
 from dra_driver.sandbox.apiserver.validation.metadata import QUALIFIED_NAME, is_label_key
-from dra_driver.sandbox.apiserver.validation.slices import ATTRIBUTE_NAME, EFFECTS
+from dra_driver.sandbox.apiserver.validation.slices import ATTRIBUTE_NAME, EFFECTS, is_driver_name
 
 _REQUESTS: Final = 32
 _FIRST_AVAILABLE: Final = 8
@@ -52,9 +52,7 @@ def validate_spec(path: str, spec: JsonObject, found: Findings) -> None:
     devices = spec.get("devices", {})
     requests = devices.get("requests", [])
     found.bound(f"{path}.devices.requests", requests, _REQUESTS)
-    found.unique(
-        f"{path}.devices.requests", [one.get("name", "") for one in requests], field="name"
-    )
+    found.unique(f"{path}.devices.requests", [one.get("name", "") for one in requests])
     for index, request in enumerate(requests):
         _validate_request(f"{path}.devices.requests[{index}]", request, found)
     known = _request_names(requests)
@@ -93,7 +91,7 @@ def _validate_request(path: str, request: JsonObject, found: Findings) -> None:
         _validate_device_request(f"{path}.exactly", request["exactly"], found)
     here = f"{path}.firstAvailable"
     found.bound(here, options, _FIRST_AVAILABLE)
-    found.unique(here, [one.get("name", "") for one in options], field="name")
+    found.unique(here, [one.get("name", "") for one in options])
     for index, option in enumerate(options):
         found.check(f"{here}[{index}].name", option.get("name", ""), is_dns_label, DNS_LABEL)
         _validate_device_request(f"{here}[{index}]", option, found)
@@ -111,8 +109,6 @@ def _validate_device_request(path: str, request: JsonObject, found: Findings) ->
         found.unsupported(f"{path}.allocationMode", mode, _MODES)
     _validate_selectors(path, request, found)
     _validate_tolerations(f"{path}.tolerations", request.get("tolerations", []), found)
-    for name in request.get("capacity", {}).get("requests", {}):
-        found.check(f"{path}.capacity.requests", name, is_qualified_name, ATTRIBUTE_NAME)
 
 
 def _validate_selectors(path: str, holder: JsonObject, found: Findings) -> None:
@@ -153,12 +149,17 @@ def _validate_constraint(path: str, constraint: JsonObject, found: Findings) -> 
         why = "exactly one of `matchAttribute`, `distinctAttribute` is required"
         found.required(path, why)
     elif len(chosen) > 1:
-        found.invalid(path, chosen, "only one of these may be set")
+        why = 'exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set'
+        found.required(path, why)
     for name in chosen:
         value = constraint[name]
         found.check(f"{path}.{name}", value, is_qualified_name, ATTRIBUTE_NAME)
         if "/" not in value:
-            found.invalid(f"{path}.{name}", value, "must include a domain")
+            found.invalid(
+                f"{path}.{name}",
+                value,
+                "a fully qualified name must be a domain and a name separated by a slash",
+            )
 
 
 def _validate_references(
@@ -174,14 +175,16 @@ def _validate_references(
 
 def _validate_opaque(path: str, config: JsonObject, found: Findings) -> None:
     if "opaque" not in config:
-        found.required(f"{path}.opaque", "exactly one configuration type is required")
+        found.required(f"{path}.opaque")
         return
     opaque = config["opaque"]
     driver = opaque.get("driver", "")
-    found.check(f"{path}.opaque.driver", driver, is_dns_subdomain, DNS_SUBDOMAIN)
+    found.check(f"{path}.opaque.driver", driver, is_driver_name, DNS_SUBDOMAIN)
     found.bound(f"{path}.opaque.driver", driver, 63)
     if "parameters" not in opaque:
         found.required(f"{path}.opaque.parameters")
+    elif not isinstance(opaque["parameters"], dict):
+        found.invalid(f"{path}.opaque.parameters", "<value omitted>", "must be a valid JSON object")
     else:
         text = json.dumps(opaque["parameters"], separators=(",", ":"), ensure_ascii=False)
         found.bound(f"{path}.opaque.parameters", text, _PARAMETERS_BYTES)

@@ -77,11 +77,11 @@ class Findings:
         elif not is_right(value):
             self.invalid(path, value, why)
 
-    def unique(self, path: str, values: Sequence[str], *, field: str = "") -> None:
-        """Hold the list at `path`, whose items have these values in `field`, to having none twice."""
-        for index, value in enumerate(values):
-            if value in values[:index]:
-                self.duplicate(f"{path}[{index}]" + (f".{field}" if field else ""), value)
+    def unique(self, path: str, keys: Sequence[str]) -> None:
+        """Hold the list at `path`, whose items have these keys, to having none twice."""
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                self.duplicate(f"{path}[{index}]", key)
 
     def _add(self, path: str, reason: str, message: str) -> None:
         self.causes.append(Cause(field=path, reason=reason, message=message))

@@ -31,16 +31,16 @@ def validate_pod(new: JsonObject, old: JsonObject | None, found: Findings) -> No
 
 
 def _validate_claims(claims: list[JsonObject], found: Findings) -> None:
-    found.unique("spec.resourceClaims", [one.get("name", "") for one in claims], field="name")
+    found.unique("spec.resourceClaims", [one.get("name", "") for one in claims])
     for index, claim in enumerate(claims):
         path = f"spec.resourceClaims[{index}]"
         found.check(f"{path}.name", claim.get("name", ""), is_dns_label, DNS_LABEL)
+        how_many = "exactly one" if "resourceClaimName" in claim else "one"
         if ("resourceClaimName" in claim) == ("resourceClaimTemplateName" in claim):
-            why = "must specify exactly one of: `resourceClaimName`, `resourceClaimTemplateName`"
+            why = f"must specify {how_many} of: `resourceClaimName`, `resourceClaimTemplateName`"
             found.invalid(path, claim, why)
 
 
 def _validate_node(spec: JsonObject, old: JsonObject | None, found: Findings) -> None:
-    before = "" if old is None else old["spec"].get("nodeName", "")
-    if before and spec.get("nodeName", "") != before:
-        found.forbidden("spec.nodeName", "a pod stays on the node that it was bound to")
+    if old is not None and spec.get("nodeName", "") != old["spec"].get("nodeName", ""):
+        found.forbidden("spec", "pod updates may not change fields other than a few; bind the pod")

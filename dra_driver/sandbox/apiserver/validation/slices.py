@@ -21,6 +21,13 @@ from dra_driver.sandbox.apiserver.validation.metadata import (
 )
 
 EFFECTS: Final = ("None", "NoSchedule", "NoExecute")
+
+
+def is_driver_name(text: str) -> bool:
+    """A DNS subdomain in which, unlike elsewhere, capitals are allowed."""
+    return is_dns_subdomain(text.lower())
+
+
 ATTRIBUTE_NAME: Final = (
     "must be a C identifier of at most 32 characters, optionally after a DNS subdomain and a slash"
 )
@@ -31,15 +38,19 @@ _COUNTERS: Final = 32
 _COUNTER_SETS_CONSUMED: Final = 2
 _ATTRIBUTES_AND_CAPACITIES: Final = 32
 _TAINTS: Final = 16
+_BINDING: Final = ("bindingConditions", "bindingFailureConditions")
 _BINDING_CONDITIONS: Final = 4
 _TEXT: Final = 64
+_ATTRIBUTE_KINDS: Final = (
+    "`int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`"
+)
 _PLACES: Final = ("nodeName", "nodeSelector", "allNodes")
 
 
 def validate_slice(new: JsonObject, old: JsonObject | None, found: Findings) -> None:
     """All rules of one slice; what concerns a whole pool only allocators see."""
     spec = new.get("spec", {})
-    found.check("spec.driver", spec.get("driver", ""), is_dns_subdomain, DNS_SUBDOMAIN)
+    found.check("spec.driver", spec.get("driver", ""), is_driver_name, DNS_SUBDOMAIN)
     found.bound("spec.driver", spec.get("driver", ""), 63)
     _validate_pool(spec, found)
     _validate_place("spec", spec, (*_PLACES, "perDeviceNodeSelection"), found)
@@ -63,6 +74,7 @@ def _validate_unchanged(spec: JsonObject, old: JsonObject, found: Findings) -> N
 
 def _validate_pool(spec: JsonObject, found: Findings) -> None:
     pool = spec.get("pool", {})
+    found.bound("spec.pool.name", pool.get("name", ""), 253)
     found.check("spec.pool.name", pool.get("name", ""), is_pool_name, DNS_SUBDOMAIN)
     if pool.get("resourceSliceCount", 0) <= 0:
         count = pool.get("resourceSliceCount", 0)
@@ -101,7 +113,7 @@ def _validate_place(
 
 def _validate_counter_sets(sets: list[JsonObject], found: Findings) -> None:
     found.bound("spec.sharedCounters", sets, _COUNTER_SETS)
-    found.unique("spec.sharedCounters", [one.get("name", "") for one in sets], field="name")
+    found.unique("spec.sharedCounters", [one.get("name", "") for one in sets])
     for index, one in enumerate(sets):
         path = f"spec.sharedCounters[{index}]"
         found.check(f"{path}.name", one.get("name", ""), is_dns_label, DNS_LABEL)
@@ -112,17 +124,15 @@ def _validate_counters(path: str, counters: JsonObject, found: Findings) -> None
     if not counters:
         found.required(path)
     found.bound(path, counters, _COUNTERS)
-    for name, counter in counters.items():
+    for name in counters:
         found.check(path, name, is_dns_label, DNS_LABEL)
-        if "value" not in counter:
-            found.required(f"{path}[{name}].value")
 
 
 def _validate_devices(spec: JsonObject, found: Findings) -> None:
     devices = spec.get("devices", [])
     has_extras = any(one.get("taints") or one.get("consumesCounters") for one in devices)
     found.bound("spec.devices", devices, _DEVICES_WITH_EXTRAS if has_extras else _DEVICES)
-    found.unique("spec.devices", [one.get("name", "") for one in devices], field="name")
+    found.unique("spec.devices", [one.get("name", "") for one in devices])
     for index, device in enumerate(devices):
         path = f"spec.devices[{index}]"
         found.check(f"{path}.name", device.get("name", ""), is_dns_label, DNS_LABEL)
@@ -152,9 +162,9 @@ def _validate_properties(path: str, device: JsonObject, found: Findings) -> None
 
 def _validate_attribute(path: str, attribute: JsonObject, found: Findings) -> None:
     if not attribute:
-        found.required(path, "exactly one value must be specified")
+        found.invalid(path, "", f"must specify one of: {_ATTRIBUTE_KINDS}")
     elif len(attribute) > 1:
-        found.invalid(path, attribute, "exactly one value must be specified")
+        found.invalid(path, list(attribute), f"must specify exactly one of: {_ATTRIBUTE_KINDS}")
     for kind in ("string", "version"):
         found.bound(f"{path}.{kind}", attribute.get(kind, ""), _TEXT)
     version: Any = attribute.get("version")
@@ -166,7 +176,7 @@ def _validate_attribute(path: str, attribute: JsonObject, found: Findings) -> No
 def _validate_consumption(path: str, consumed: list[JsonObject], found: Findings) -> None:
     path = f"{path}.consumesCounters"
     found.bound(path, consumed, _COUNTER_SETS_CONSUMED)
-    found.unique(path, [one.get("counterSet", "") for one in consumed], field="counterSet")
+    found.unique(path, [one.get("counterSet", "") for one in consumed])
     for index, one in enumerate(consumed):
         here = f"{path}[{index}]"
         found.check(f"{here}.counterSet", one.get("counterSet", ""), is_dns_label, DNS_LABEL)
@@ -187,7 +197,10 @@ def _validate_taints(path: str, taints: list[JsonObject], found: Findings) -> No
 
 
 def _validate_binding(path: str, device: JsonObject, found: Findings) -> None:
-    for field in ("bindingConditions", "bindingFailureConditions"):
+    for needed, other in (_BINDING, _BINDING[::-1]):
+        if device.get(other) and not device.get(needed):
+            found.invalid(f"{path}.{needed}", None, f"{needed} are required to use {other}")
+    for field in _BINDING:
         conditions = device.get(field, [])
         found.bound(f"{path}.{field}", conditions, _BINDING_CONDITIONS)
         for index, condition in enumerate(conditions):

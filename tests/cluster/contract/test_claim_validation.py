@@ -14,8 +14,9 @@ from dra_driver.model.kinds import (
     RESOURCE_CLAIM,
     RESOURCE_CLAIM_TEMPLATE,
 )
-from dra_driver.ports import JsonObject
-from dra_driver.sandbox.apiserver import LocalApi
+from dra_driver.ports import JsonObject, KubeApi
+
+pytestmark = pytest.mark.usefixtures("all_features")
 
 Build = Callable[..., JsonObject]
 CLASS = "gpu.example.com"
@@ -39,6 +40,8 @@ VALID = [
     request(allocationMode="All"),
     request(tolerations=[{"operator": "Exists"}] * 16),
     request(capacity={"requests": {"memory": "1Gi"}}),
+    request(capacity={"requests": {"a-b": "1"}}),
+    request(count=0),
     {
         "requests": [
             {
@@ -53,25 +56,24 @@ VALID = [
 ]
 INVALID = [
     (requests(33), "devices.requests", "Too many: 33"),
-    ({"requests": [REQUEST, REQUEST]}, "devices.requests[1].name", "Duplicate value"),
+    ({"requests": [REQUEST, REQUEST]}, "devices.requests[1]", "Duplicate value"),
     ({"requests": [REQUEST | {"name": "a/b"}]}, "devices.requests[0].name", "RFC 1123 label"),
     ({"requests": [{"name": "gpu"}]}, "devices.requests[0]", "exactly one of `exactly` or `firstAvailable`"),
     ({"requests": [REQUEST | {"firstAvailable": [OPTION]}]}, "devices.requests[0]", "multiple fields are set"),
-    ({"requests": [{"name": "gpu", "firstAvailable": [OPTION, OPTION]}]}, "devices.requests[0].firstAvailable[1].name", "Duplicate"),
+    ({"requests": [{"name": "gpu", "firstAvailable": [OPTION, OPTION]}]}, "devices.requests[0].firstAvailable[1]", "Duplicate"),
     ({"requests": [{"name": "gpu", "firstAvailable": [OPTION] * 9}]}, "devices.requests[0].firstAvailable", "Too many: 9"),
     (request(deviceClassName=""), "devices.requests[0].exactly.deviceClassName", "Required value"),
-    (request(count=0), "devices.requests[0].exactly.count", "greater than zero"),
+    (request(count=-1), "devices.requests[0].exactly.count", "greater than zero"),
     (request(allocationMode="All", count=2), "devices.requests[0].exactly.count", "must not be specified"),
     (request(allocationMode="Some"), "devices.requests[0].exactly.allocationMode", "Unsupported value"),
     (request(selectors=[SELECTOR] * 33), "devices.requests[0].exactly.selectors", "Too many: 33"),
     (request(selectors=[{}]), "devices.requests[0].exactly.selectors[0].cel", "Required value"),
     (request(selectors=[{"cel": {"expression": "x" * 10241}}]), "devices.requests[0].exactly.selectors[0].cel.expression", "Too long"),
     (request(tolerations=[{"operator": "Like", "key": "a"}]), "devices.requests[0].exactly.tolerations[0].operator", "Unsupported"),
-    (request(capacity={"requests": {"a-b": "1"}}), "devices.requests[0].exactly.capacity.requests", "C identifier"),
-    ({"constraints": [{"requests": ["gpu"]}]}, "devices.constraints[0]", "exactly one of `matchAttribute`"),
-    ({"constraints": [{"matchAttribute": "parent"}]}, "devices.constraints[0].matchAttribute", "must include a domain"),
+    ({"constraints": [{"requests": ["gpu"]}]}, "devices.constraints[0]", "exactly one of"),
+    ({"constraints": [{"matchAttribute": "parent"}]}, "devices.constraints[0].matchAttribute", "a domain and a name separated by a slash"),
     ({"constraints": [{"requests": ["cpu"], "matchAttribute": "a.b/c"}]}, "devices.constraints[0].requests[0]", "must be the name of a request"),
-    ({"config": [{}]}, "devices.config[0].opaque", "exactly one configuration type"),
+    ({"config": [{}]}, "devices.config[0].opaque", "Required value"),
     ({"config": [{"opaque": {"driver": CLASS}}]}, "devices.config[0].opaque.parameters", "Required value"),
     ({"config": [{"opaque": OPAQUE | {"parameters": {"x": "y" * 10240}}}]}, "devices.config[0].opaque.parameters", "Too long"),
     ({"config": [{"opaque": OPAQUE | {"driver": "a" * 64}}]}, "devices.config[0].opaque.driver", "Too long"),
@@ -80,7 +82,7 @@ INVALID = [
 
 @pytest.mark.parametrize("devices", VALID)
 async def test_claims_at_the_limits_are_accepted(
-    api: LocalApi, new_claim: Build, devices: JsonObject
+    api: KubeApi, new_claim: Build, devices: JsonObject
 ) -> None:
     """What Kubernetes allows is allowed, in claims and in templates."""
     body = new_claim(**devices)
@@ -110,28 +112,28 @@ async def test_opaque_parameters_must_be_an_object(client: Any, new_claim: Build
     """A list or text as parameters is refused before any driver sees it."""
     body = new_claim(config=[{"opaque": OPAQUE | {"parameters": [1]}}])
     path = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims"
-    refusal = await client.send("POST", path, body, code=400)
+    refusal = await client.send("POST", path, body, code=422)
     assert "spec.devices.config[0].opaque.parameters" in refusal["message"]
 
 
-async def test_a_claims_spec_never_changes(api: LocalApi, new_claim: Build) -> None:
+async def test_a_claims_spec_never_changes(api: KubeApi, new_claim: Build) -> None:
     """The spec is immutable, and so is a template's; a class may change."""
     body = new_claim()
     await api.create(RESOURCE_CLAIM, body)
     await api.create(RESOURCE_CLAIM_TEMPLATE, body | {"spec": {"spec": body["spec"]}})
     await api.create(DEVICE_CLASS, {"metadata": {"name": CLASS}, "spec": {}})
-    with pytest.raises(Invalid, match="field is immutable"):
+    with pytest.raises(Invalid, match="spec: Invalid value"):
         await api.patch(
             RESOURCE_CLAIM, "c", {"spec": {"devices": requests(2)}}, namespace="default"
         )
     patch = {"spec": {"spec": {"devices": requests(2)}}}
-    with pytest.raises(Invalid, match="field is immutable"):
+    with pytest.raises(Invalid, match="spec: Invalid value"):
         await api.patch(RESOURCE_CLAIM_TEMPLATE, "c", patch, namespace="default")
     changed = await api.patch(DEVICE_CLASS, CLASS, {"spec": {"selectors": [SELECTOR]}})
     assert changed["metadata"]["generation"] == 2
 
 
-async def test_class_selectors_are_checked(api: LocalApi) -> None:
+async def test_class_selectors_are_checked(api: KubeApi) -> None:
     """A class's selectors and config obey the same limits."""
     with pytest.raises(Invalid, match=r"spec\.selectors: Too many: 33"):
         await api.create(
@@ -142,7 +144,7 @@ async def test_class_selectors_are_checked(api: LocalApi) -> None:
 
 
 @pytest.fixture
-async def write_status(api: LocalApi, new_claim: Build) -> Callable[..., Any]:
+async def write_status(api: KubeApi, new_claim: Build) -> Callable[..., Any]:
     """Patch the status of a claim that exists."""
     await api.create(RESOURCE_CLAIM, new_claim())
 
@@ -164,7 +166,7 @@ async def test_an_allocation_is_made_once(
     """It may be removed and made anew, never changed."""
     await write_status(allocation=allocation)
     other = {"devices": {"results": [allocation["devices"]["results"][0] | {"device": "gpu-1"}]}}
-    with pytest.raises(Invalid, match=r"status\.allocation: .*field is immutable"):
+    with pytest.raises(Invalid, match=r"status\.allocation: .*cannot be modified"):
         await write_status(allocation=other)
     await write_status(allocation=None)
     await write_status(allocation=other)
@@ -191,7 +193,8 @@ async def test_device_status_follows_the_allocation(
     with pytest.raises(Invalid, match="must be an allocated device in the claim"):
         await write_status(devices=[entry])
     stored = await write_status(allocation=allocation, devices=[entry])
-    assert stored["status"]["devices"] == [entry]
+    [kept] = stored["status"]["devices"]
+    assert {key: value for key, value in kept.items() if value is not None} == entry
     assert "devices" not in (await write_status(allocation=None))["status"]
 
 
@@ -207,7 +210,7 @@ async def test_results_name_known_requests(
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"resourceClaims": [{"name": "g"}]}, "must specify exactly one of"),
+        ({"resourceClaims": [{"name": "g"}]}, "must specify one of"),
         ({"containers": []}, "spec.containers: Required value"),
         (
             {"containers": [{"name": "c", "resources": {"claims": [{"name": "g"}]}}]},
@@ -216,7 +219,7 @@ async def test_results_name_known_requests(
     ],
 )
 async def test_a_pods_claims_are_checked(
-    api: LocalApi, new_pod: Build, spec: JsonObject, message: str
+    api: KubeApi, new_pod: Build, spec: JsonObject, message: str
 ) -> None:
     """A claim comes from one source, and containers use only claims that their pod has."""
     with pytest.raises(Invalid, match=message):
