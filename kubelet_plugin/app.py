@@ -18,7 +18,7 @@ from dra_driver.config.settings import PluginSettings
 from dra_driver.journal.store import ClaimJournal, read_boot_id
 from dra_driver.kube.credentials import Access, find_endpoint
 from dra_driver.kube.endpoint import Endpoint
-from dra_driver.model.errors import DraError, VendorError, root_cause
+from dra_driver.model.errors import DraError, KubeError, VendorError, root_cause
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import Clock, KubeApi, SystemClock
@@ -38,6 +38,7 @@ from kubelet_plugin.workers import Workers
 log = structlog.get_logger(__name__)
 
 REDISCOVER_S = 30.0
+WITHDRAW_S = 5.0
 
 
 async def run(settings: PluginSettings) -> None:
@@ -81,6 +82,7 @@ async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:
         pools=frozenset(backends),
     )
     api: asyncio.Future[KubeApi] = asyncio.get_running_loop().create_future()
+    publishing: asyncio.Future[Publisher] = asyncio.get_running_loop().create_future()
     claims = Claims(state, executor, lambda: asyncio.shield(api), damages)
     dra_socket = settings.data_dir / "dra.sock"
     registration = Registration(driver=DRIVER_NAME, endpoint=dra_socket)
@@ -95,10 +97,12 @@ async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:
         )
         log.info("serving", node=settings.node_name, socket=str(dra_socket))
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(_publish(endpoint, state, policy, api))]
+            background = [tasks.create_task(_publish(endpoint, state, policy, api, publishing))]
             if not complete:
                 background.append(tasks.create_task(_discover_again(executor, SystemClock())))
             await stop.wait()
+            if publishing.done():
+                await _withdraw_if_drained(publishing.result())
             for task in background:
                 task.cancel()
         await _drain(claims, settings.drain_timeout_s)
@@ -114,8 +118,21 @@ async def _drain(claims: Claims, timeout_s: float) -> None:
         log.warning("stopping with calls under way; the next start undoes what they began")
 
 
+async def _withdraw_if_drained(publisher: Publisher) -> None:
+    """Best effort: the kubelet wipes the slices of a plugin that is gone, a little later."""
+    try:
+        async with asyncio.timeout(WITHDRAW_S):
+            await publisher.withdraw_if_drained()
+    except (KubeError, TimeoutError) as error:
+        log.warning("the slices of the drained node stay for now", error=str(error))
+
+
 async def _publish(
-    endpoint: Endpoint, state: NodeState, policy: PublishPolicy, api: asyncio.Future[KubeApi]
+    endpoint: Endpoint,
+    state: NodeState,
+    policy: PublishPolicy,
+    api: asyncio.Future[KubeApi],
+    publishing: asyncio.Future[Publisher],
 ) -> None:
     """Connect, tell those who wait for it, and keep the slices true."""
     from dra_driver.kube.events import EventRecorder, EventSource  # noqa: PLC0415 (see the module's docstring)
@@ -127,6 +144,7 @@ async def _publish(
         api.set_result(rest)
         recorder = EventRecorder(rest, EventSource(component=DRIVER_NAME, host=state.node))
         publisher = Publisher(rest, state, policy, recorder, SystemClock())
+        publishing.set_result(publisher)
         scope = Scope(kind=RESOURCE_SLICE, selectors=ours)
         cache = Cache(rest, scope, on_change=lambda _: publisher.trigger())
         tasks.create_task(recorder.run())

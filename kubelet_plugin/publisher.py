@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +19,7 @@ from dra_driver.model.kinds import NODE, RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.model.slices import ResourceSlice
 from dra_driver.ports import Clock, JsonObject, KubeApi, Recorder
+from dra_driver.rules.draining import DRAIN_ANNOTATION, drained
 from dra_driver.rules.forms import made_instances
 from dra_driver.rules.publish import (
     DEVICES_PER_SLICE,
@@ -76,6 +77,8 @@ class Publisher:
         self._pools = policy.pools
         self._clock = clock
         self._recorder = recorder
+        self._draining_since = ""
+        self._withdrawn = False
         self._due = asyncio.Event()
         self.published = asyncio.Event()
         state.on_inventory(self.trigger)
@@ -83,6 +86,15 @@ class Publisher:
     def trigger(self) -> None:
         """Compare again soon: something may have changed."""
         self._due.set()
+
+    async def withdraw_if_drained(self) -> None:
+        """Delete all our slices if the node is drained and no claim holds anything; for a plugin that is being stopped."""
+        if not self._draining_since or self._state.records:
+            return
+        self._withdrawn = True
+        log.info("the node is drained: withdrawing its slices")
+        for _, raw in (await self._stored()).values():
+            await self._delete(raw)
 
     async def run(self) -> None:
         """Reconcile after every trigger, for ever; failures are tried again with back-off."""
@@ -109,6 +121,8 @@ class Publisher:
 
     async def reconcile(self) -> None:
         """Bring all our slices of this node to what is desired now; nothing is written where nothing differs."""
+        if self._withdrawn:
+            return
         mode = await self._decided_mode()
         try:
             await self._reconcile(mode)
@@ -130,6 +144,9 @@ class Publisher:
             for inventory in self._state.inventories.values()
         ]
         raw = {name: stored_raw for name, (_, stored_raw) in stored.items()}
+        self._notice_drain(raw.values())
+        if self._draining_since:
+            pools = [drained(pool, self._draining_since, mode) for pool in pools]
         wanted = {item.name for pool in pools for item in pool.slices}
         kept = self._pools | {pool.name for pool in pools}
         for name, (item, _) in stored.items():
@@ -144,6 +161,14 @@ class Publisher:
                     budget=self._devices_per_gpu,
                 )
             await self._write(pool, diff_pool(pool, readable), raw)
+
+    def _notice_drain(self, stored: Iterable[JsonObject]) -> None:
+        """The annotation on any slice counts, so that its removal counts once it is complete; with the slices wiped nothing changes."""
+        notes = [item["metadata"].get("annotations", {}).get(DRAIN_ANNOTATION) for item in stored]
+        since = next(filter(None, notes), "") if notes else self._draining_since
+        if since != self._draining_since:
+            log.info("draining" if since else "no longer draining", since=since or None)
+        self._draining_since = since
 
     async def _write(
         self, pool: Pool, writes: PoolWrites, stored: Mapping[str, JsonObject]
@@ -177,6 +202,8 @@ class Publisher:
     ) -> JsonObject:
         body = slice_to_json(wanted)
         body["metadata"]["ownerReferences"] = [owner | {"controller": True}]
+        if self._draining_since:
+            body["metadata"]["annotations"] = {DRAIN_ANNOTATION: self._draining_since}
         if stored is None:
             return await self._api.create(RESOURCE_SLICE, body)
         body["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]

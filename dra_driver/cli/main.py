@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dra_driver.cli.drain import drain
 from dra_driver.cli.failures import Tool, verbose_option
 from dra_driver.cli.get import get
 from dra_driver.cli.sandbox import sandbox
@@ -19,6 +20,7 @@ def main() -> None:
     """
 
 
+main.add_command(drain)
 main.add_command(get)
 main.add_command(sandbox)
 main.add_command(version)

@@ -123,8 +123,8 @@ def slice_name(index: int, pool: str) -> str:
 def diff_pool(pool: Pool, observed: Iterable[ResourceSlice]) -> PoolWrites:
     """The writes from what is stored to what is desired; none where nothing differs.
 
-    One changed slice keeps the generation, so that a taint rewrites its slice alone; anything more raises it for all, so that
-    no reader mistakes a half-written pool for a whole one.
+    Changed taints rewrite their slices alone, and so does one change of another kind; anything more raises the generation of
+    all slices, so that no reader mistakes a half-written pool for a whole one.
     """
     stored = {item.name: item for item in observed if item.pool.name == pool.name}
     wanted = {item.name: item for item in pool.slices}
@@ -133,9 +133,10 @@ def diff_pool(pool: Pool, observed: Iterable[ResourceSlice]) -> PoolWrites:
     changed = [
         name for name, item in current.items() if name in stored and not is_same(stored[name], item)
     ]
+    reshaped = [name for name in changed if not _is_same_but_taints(stored[name], current[name])]
     missing = [name for name in wanted if name not in stored]
     obsolete = tuple(sorted(stored.keys() - wanted.keys()))
-    if stored and (missing or obsolete or len(changed) > 1):
+    if stored and (missing or obsolete or len(reshaped) > 1):
         generation += 1
         changed = [name for name in wanted if name in stored]
     due = {*missing, *changed}
@@ -154,6 +155,14 @@ def at_generation(item: ResourceSlice, generation: int) -> ResourceSlice:
 def is_same(stored: ResourceSlice, wanted: ResourceSlice) -> bool:
     """Equal in all we set: quantities by value, taints without the time the server added."""
     return _without_times(stored) == _without_times(wanted)
+
+
+def _is_same_but_taints(stored: ResourceSlice, wanted: ResourceSlice) -> bool:
+    return _without_taints(stored) == _without_taints(wanted)
+
+
+def _without_taints(item: ResourceSlice) -> ResourceSlice:
+    return replace(item, devices=tuple(replace(device, taints=()) for device in item.devices))
 
 
 def _without_times(item: ResourceSlice) -> ResourceSlice:

@@ -251,16 +251,13 @@ def test_counters_are_written_last(look: Look) -> None:
 
 
 def test_one_changed_slice_keeps_the_generation_and_more_raise_it(look: Look) -> None:
-    """A taint rewrites its slice alone; two changes, a missing or an obsolete slice renew all."""
+    """One change rewrites its slice alone; two changes, a missing or an obsolete slice renew all."""
     pool = desired_pool("n", look("8xh100-80"), NOTHING_MADE, FULL, 64)
     stored = [at_generation(item, 4) for item in pool.slices]
-    tainted = [
-        replace(item, devices=tuple(replace(d, taints=(Taint(key="k"),)) for d in item.devices))
-        for item in stored
-    ]
-    one = diff_pool(pool, [tainted[1], *stored[2:], stored[0]])
+    shorter = [replace(item, devices=item.devices[1:]) for item in stored]
+    one = diff_pool(pool, [shorter[1], *stored[2:], stored[0]])
     assert [(item.name, item.pool.generation) for item in one.writes] == [(stored[1].name, 4)]
-    two = diff_pool(pool, [*tainted[1:3], *stored[3:], stored[0]])
+    two = diff_pool(pool, [*shorter[1:3], *stored[3:], stored[0]])
     assert [item.pool.generation for item in two.writes] == [5] * 9
     missing = diff_pool(pool, stored[1:])
     assert [item.pool.generation for item in missing.writes] == [5] * 9
@@ -268,6 +265,20 @@ def test_one_changed_slice_keeps_the_generation_and_more_raise_it(look: Look) ->
     obsolete = diff_pool(pool, [*stored, extra])
     assert obsolete.deletes == ("zzz",)
     assert [item.pool.generation for item in obsolete.writes] == [5] * 9
+
+
+def test_taints_never_raise_the_generation(look: Look) -> None:
+    """However many slices they change: each is rewritten alone, and the pool stays complete meanwhile."""
+    pool = desired_pool("n", look("8xh100-80"), NOTHING_MADE, FULL, 64)
+    stored = [at_generation(item, 4) for item in pool.slices]
+    tainted = [
+        replace(item, devices=tuple(replace(d, taints=(Taint(key="k"),)) for d in item.devices))
+        for item in stored
+    ]
+    writes = diff_pool(pool, tainted).writes
+    assert [(item.name, item.pool.generation) for item in writes] == [
+        (item.name, 4) for item in stored if item.devices
+    ]
 
 
 def test_slice_names_are_unique_and_short_enough() -> None:
