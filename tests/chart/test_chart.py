@@ -15,7 +15,7 @@ from helm_python import HelmValuesError
 import deviceclasses
 from dra_driver.model.names import DRIVER_NAME
 from tests.chart.generate import CHART, generated
-from tests.chart.rendering import PLUGIN, find, render
+from tests.chart.rendering import PLUGIN, find, render, render_hooks
 
 EVERYTHING: dict[str, Any] = {
     "image": {"tag": "1", "repository": "r", "pullPolicy": "Always"},
@@ -40,7 +40,7 @@ GRANTED = {
 @pytest.mark.parametrize("version", ["1.34", "1.37"])
 def test_every_object_is_valid(values: dict[str, Any], version: str) -> None:
     """Strictly: no field that Kubernetes does not know, on the oldest and on the newest version."""
-    for document in render(values):
+    for document in [*render(values), *render_hooks(values)]:
         kubernetes_validate.validate(document, version, strict=True)
 
 
@@ -58,6 +58,20 @@ def test_the_plugin_may_do_this_and_nothing_else() -> None:
     assert named == [[DRIVER_NAME]]
 
 
+def test_removal_waits_for_a_drain_with_the_rights_of_one() -> None:
+    """The hook's rights are those that `dra drain` needs, and the hook can be left out."""
+    hooks = render_hooks({"drain": {"timeout": "1h"}})
+    assert [one["kind"] for one in hooks][-1] == "Job"
+    rules = find(hooks, "ClusterRole")["rules"]
+    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [
+        (["resourceslices"], ["list", "patch"]),
+        (["resourceclaims"], ["list"]),
+    ]
+    [container] = find(hooks, "Job")["spec"]["template"]["spec"]["containers"]
+    assert [*container["command"], *container["args"]] == ["dra", "drain", "--all", "--timeout=1h"]
+    assert not render_hooks({"drain": {"onUninstall": False}})
+
+
 @pytest.mark.parametrize(
     ("values", "place"),
     [
@@ -68,6 +82,7 @@ def test_the_plugin_may_do_this_and_nothing_else() -> None:
         ({"settings": {"devicesPerGpu": "64"}}, "/settings/devicesPerGpu"),
         ({"admissionPolicy": {"creat": True}}, "/admissionPolicy"),
         ({"cdiDir": "var/run/cdi"}, "/cdiDir"),
+        ({"drain": {"timeout": "soon"}}, "/drain/timeout"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(values: dict[str, Any], place: str) -> None:

@@ -44,6 +44,13 @@ class Switch(_Values):
     create: bool
 
 
+class Drain(_Values):
+    """What `helm uninstall` waits for."""
+
+    on_uninstall: bool
+    timeout: str = Field(pattern=r"^(\d+h)?(\d+m)?(\d+s)?$", min_length=2)
+
+
 class Values(_Values):
     """All values. Those that Kubernetes defines are passed on as they are, and checked by the API server."""
 
@@ -61,6 +68,7 @@ class Values(_Values):
     pod_annotations: dict[str, str]
     device_classes: Switch
     admission_policy: Switch
+    drain: Drain
 
 
 def values_schema() -> dict[str, Any]:
