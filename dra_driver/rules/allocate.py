@@ -1,12 +1,14 @@
-"""The scheduler's allocator (kube-scheduler's structured allocator, Kubernetes 1.36), as a pure function.
+"""The scheduler's allocator (kube-scheduler's structured allocator, Kubernetes 1.37), as a pure function.
 
 It answers what the scheduler would: "why is it pending", "what if", and it drives the sandbox. Read it in this order:
 `pools` (what the node sees), `requests` (what is asked, in the order of the search), `eligibility` (which devices would
 do), `ledger` (who has what), `search` (the first solution), `results` (the allocation), `refusal` (why there is none).
 
-Known differences from upstream: a device rejected within an attempt never keeps its counters (kubernetes#140436); a
-claim's config entry that names two requests is written once; a pool is judged by its newest generation even if the node
-sees an older one complete; list attributes and what is alpha in 1.37 do not exist.
+Known differences from upstream: what `selectors` says about CEL; list attributes and what is alpha in 1.37 do not exist;
+a search is given up by steps, not by time. Where older versions differ, tests/cluster/differential/ has the list, and
+compares the rest with real schedulers. Upstream's faults that 1.37 still has are followed: an administrator's request is
+charged counters for the attempt (kubernetes#140729), withdrawn devices charge none (kubernetes#140806), and all devices
+of a pool that is being updated fail the attempt on all nodes (kubernetes#141829).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """How much of a device's capacity a request takes (KEP-5075, consumable capacity).
 
-A request may name a capacity with or without the driver's domain; so may the device. Amounts are keyed by the device's
-own spelling, as the scheduler writes them into the claim's status; sums over claims use the qualified name.
+A request has to name a capacity as the device does, with the driver's domain or without: the scheduler compares letters.
 """
 
 from __future__ import annotations
@@ -12,27 +11,19 @@ from dra_driver.model.quantity import Quantity
 from dra_driver.model.slices import Capacity, Device, RequestPolicy
 
 
-def qualified(name: str, driver: str) -> str:
-    """The name with a domain: without one it belongs to the driver."""
-    return name if "/" in name else f"{driver}/{name}"
-
-
-def consumption(
-    device: Device, driver: str, wanted: Mapping[str, Quantity]
-) -> Mapping[str, Quantity] | None:
+def consumption(device: Device, wanted: Mapping[str, Quantity]) -> Mapping[str, Quantity] | None:
     """What the request takes of each capacity of the device, by the device's policies; None where it cannot be met.
 
     What is not asked for is taken at the policy's default, and without a policy as a whole. For a device that is
     allocated once, this is a filter only: it has to have what was asked for.
     """
-    asked = {qualified(name, driver): amount for name, amount in wanted.items()}
-    amounts: dict[str, Quantity] = {}
+    if not wanted.keys() <= device.capacity.keys():
+        return None
+    amounts = {name: _amount(c, wanted.get(name)) for name, c in device.capacity.items()}
     for name, capacity in device.capacity.items():
-        amount = _amount(capacity, asked.pop(qualified(name, driver), None))
-        if amount > capacity.value or not _permitted(amount, capacity.policy):
+        if amounts[name] > capacity.value or not _permitted(amounts[name], capacity.policy):
             return None
-        amounts[name] = amount
-    return None if asked else amounts
+    return amounts
 
 
 def _amount(capacity: Capacity, asked: Quantity | None) -> Quantity:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from dra_driver.rules.consumable import consumption
@@ -21,20 +21,45 @@ class Obstacle(NamedTuple):
 
 
 class Shortlist:
-    """Picks in search order, found on demand: devices behind the chosen one are never evaluated, as upstream."""
+    """Devices in search order, each judged when it is wanted and not before: a selector may fail on any, as upstream."""
 
-    def __init__(self, source: Iterator[Pick]) -> None:
-        self._source = source
-        self._found: list[Pick] = []
+    def __init__(
+        self, candidates: Sequence[Candidate], judge: Callable[[Candidate], Pick | None]
+    ) -> None:
+        self._candidates = candidates
+        self._judge = judge
+        self._picks: dict[int, Pick | None] = {}
+        self._following = list(range(len(candidates) + 1))
 
-    def at(self, position: int) -> Pick | None:
-        """The pick at this position; None behind the last one."""
-        while len(self._found) <= position:
-            following = next(self._source, None)
-            if following is None:
-                return None
-            self._found.append(following)
-        return self._found[position]
+    def first_from(self, position: int) -> int:
+        """The first position, from this one on, that has not been judged unfit; behind the last one if there is none."""
+        path = []
+        while self._following[position] != position:
+            path.append(position)
+            position = self._following[position]
+        for passed in path:
+            self._following[passed] = position
+        return position
+
+    def has(self, position: int, number: int) -> bool:
+        """Whether there may be as many fit ones from this position on."""
+        for _ in range(number - 1):
+            if position >= len(self._candidates):
+                return False
+            position = self.first_from(position + 1)
+        return position < len(self._candidates)
+
+    def candidate(self, position: int) -> Candidate:
+        """The device at this position."""
+        return self._candidates[position]
+
+    def pick(self, position: int) -> Pick | None:
+        """The device at this position for the option; None if it is unfit."""
+        if position not in self._picks:
+            self._picks[position] = self._judge(self._candidates[position])
+            if self._picks[position] is None:
+                self._following[position] = position + 1
+        return self._picks[position]
 
 
 class Eligibility:
@@ -46,8 +71,9 @@ class Eligibility:
         self._matcher = matcher
 
     def shortlist(self, option: Option) -> Shortlist:
-        """The devices that the option could take. The matcher's AllocationError comes when its device is reached."""
-        return Shortlist(self._eligible(option))
+        """The devices that the option could take. The matcher's AllocationError comes when its device is judged."""
+        free = (c for c in self.candidates() if not self._committed.in_use(c, option))
+        return Shortlist(tuple(free), lambda candidate: self._judge(option, candidate))
 
     def everything(self, option: Option) -> tuple[Pick, ...]:
         """What a request for all devices means: every match, allocatable or not; AllocationError if a pool is unsure."""
@@ -59,18 +85,19 @@ class Eligibility:
                 )
         matching = (c for c in self.candidates() if self.matches(option, c))
         picks = (self._pick(option, candidate) for candidate in matching)
-        return tuple(p for p in picks if p is not None and not self._committed.lacks_capacity(p))
+        return tuple(pick for pick in picks if pick is not None)
 
     def candidates(self) -> Iterator[Candidate]:
         """The node's devices in search order."""
         return (candidate for pool in self._pools for candidate in pool.candidates)
 
     def matches(self, option: Option, candidate: Candidate) -> bool:
-        """Whether the selectors of the class, then those of the request, let the device through."""
-        return all(
+        """Whether the selectors of the class, then those of the request, let the device through, and it can be reached."""
+        selected = all(
             self._matcher.matches(selectors, candidate.device, candidate.id.driver)
             for selectors in (option.device_class.selectors, option.request.selectors)
         )
+        return selected and candidate.reachable
 
     def obstacle(self, option: Option, candidate: Candidate) -> Obstacle | None:
         """What keeps the option from a device that matches; None if nothing does."""
@@ -88,20 +115,15 @@ class Eligibility:
             return Obstacle("out of counters", counter_set)
         return None
 
-    def _eligible(self, option: Option) -> Iterator[Pick]:
-        for candidate in self.candidates():
-            if self._committed.in_use(candidate, option) or not self.matches(option, candidate):
-                continue  # in this order: upstream evaluates no selectors for devices in use
-            pick = self._pick(option, candidate)
-            if pick is not None and self.obstacle(option, candidate) is None:
-                yield pick
+    def _judge(self, option: Option, candidate: Candidate) -> Pick | None:
+        if not self.matches(option, candidate) or self.obstacle(option, candidate):
+            return None
+        return self._pick(option, candidate)
 
     @staticmethod
     def _pick(option: Option, candidate: Candidate) -> Pick | None:
-        """What the option takes of the device, nothing of its capacity where it takes all of it; None if it cannot."""
-        driver, device = candidate.id.driver, candidate.device
-        consumed = consumption(device, driver, option.request.capacity)
+        """What the option would consume of the device's capacity; None if the device does not have that."""
+        consumed = consumption(candidate.device, option.request.capacity)
         if consumed is None:
             return None
-        shared = device.allow_multiple_allocations
-        return Pick(option=option, candidate=candidate, consumed=consumed if shared else {})
+        return Pick(option=option, candidate=candidate, consumed=consumed)

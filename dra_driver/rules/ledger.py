@@ -9,8 +9,7 @@ from typing import Self
 
 from dra_driver.model.claim import AllocationResult, Claim, ClaimRef
 from dra_driver.model.quantity import Quantity
-from dra_driver.rules.consumable import qualified
-from dra_driver.rules.pools import Candidate, CounterId, DeviceId, Pool
+from dra_driver.rules.pools import Candidate, CounterId, DeviceId, Pool, PoolId
 from dra_driver.rules.requests import Option
 
 
@@ -18,8 +17,8 @@ from dra_driver.rules.requests import Option
 class Allocated:
     """What the cluster's claims hold.
 
-    `dedicated` devices belong to one claim; of the devices in `shares`, the capacities consumed in all by qualified
-    name (none, where the device has no capacity). A device looked at with adminAccess is in neither.
+    `dedicated` devices belong to one claim; of the devices in `shares`, the capacities consumed in all (none, where the
+    device has no capacity). A device looked at with adminAccess is in neither.
     """
 
     dedicated: frozenset[DeviceId] = frozenset()
@@ -37,8 +36,7 @@ class Allocated:
                 continue
             sums = shares.setdefault(device, {})
             for name, amount in result.consumed_capacity.items():
-                key = qualified(name, result.driver)
-                sums[key] = sums[key] + amount if key in sums else amount
+                sums[name] = sums[name] + amount if name in sums else amount
         return cls(dedicated=frozenset(dedicated), shares=shares)
 
 
@@ -51,7 +49,7 @@ def _held(claims: Iterable[Claim]) -> Iterator[AllocationResult]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
-    """A device for a request. `consumed` is empty unless the device is shared."""
+    """A device for a request, and what that would consume of the device's capacities if it is shared."""
 
     option: Option
     candidate: Candidate
@@ -61,8 +59,9 @@ class Pick:
 class Ledger:
     """The state of one attempt: `take` and `give_back` are each other's inverse, in stack order.
 
-    A device charges its pool's counters once, however many shares of it are out. Allocated devices that are no longer
-    published charge nothing (kubernetes#140806).
+    A device charges its pool's counters once, however many shares of it are out, and for administrative access too as
+    long as the attempt lasts (kubernetes#140729). Allocated devices that are no longer published charge nothing
+    (kubernetes#140806).
     """
 
     def __init__(self, pools: Iterable[Pool], allocated: Allocated) -> None:
@@ -79,33 +78,40 @@ class Ledger:
             for device, charges in pool.charges.items():
                 if device in allocated.dedicated or device in allocated.shares:
                     self._charge(charges, 1)
+        self._overdrawn: Mapping[PoolId, CounterId] = {
+            counter.pool: counter for counter, left in self._left.items() if left < 0
+        }
 
     def in_use(self, candidate: Candidate, option: Option) -> bool:
         """Whether the device is out of the question for the request, whatever it looks like.
 
-        Administrative access sees only its own claim's devices. Dedicated and shared exclude each other, even if the
-        device's flag has changed since it was allocated.
+        Administrative access sees only its own claim's devices.
         """
         users = self._users.get(candidate.id, ())
         if option.request.admin_access:
             return option.claim in users
-        if users or candidate.id in self._allocated.dedicated:
-            return True
-        shared = candidate.id in self._allocated.shares
-        return shared and not candidate.device.allow_multiple_allocations
+        return bool(users) or candidate.id in self._allocated.dedicated
 
     def lacks_capacity(self, pick: Pick) -> str | None:
         """The capacity of which too little is left for the pick, if any."""
         for name, amount in pick.consumed.items():
-            total = self._consumed[_capacity(pick, name)] + amount.nanos
+            total = self._consumed[pick.candidate.id, name] + amount.nanos
             if total > pick.candidate.device.capacity[name].value.nanos:
                 return name
         return None
 
     def lacks_counters(self, pick: Pick) -> str | None:
-        """The counter set of which too little is left for the pick, if any; a device shared already is paid for."""
-        if self._sharers.get(pick.candidate.id):
+        """The counter set of which too little is left for the pick, if any; a device shared already is paid for.
+
+        A counter that is overdrawn, because devices changed after they were allocated, blocks all consumers of the pool.
+        """
+        candidate = pick.candidate
+        shared = candidate.device.allow_multiple_allocations and self._sharers.get(candidate.id)
+        if shared or not candidate.charges:
             return None
+        overdrawn = self._overdrawn.get(PoolId(candidate.id.driver, candidate.id.pool))
+        if overdrawn:
+            return overdrawn.set
         for counter, amount_nanos in pick.candidate.charges.items():
             if amount_nanos > self._left[counter]:
                 return counter.set
@@ -124,12 +130,12 @@ class Ledger:
             self._users[pick.candidate.id].pop()
 
     def _move(self, pick: Pick, times: int) -> None:
-        for name, amount in pick.consumed.items():
-            self._consumed[_capacity(pick, name)] += times * amount.nanos
         if not pick.candidate.device.allow_multiple_allocations:
             self._charge(pick.candidate.charges, times)
             return
         device = pick.candidate.id
+        for name, amount in pick.consumed.items():
+            self._consumed[device, name] += times * amount.nanos
         before = self._sharers.get(device, 0)
         self._sharers[device] = before + times
         if 0 in {before, before + times}:
@@ -138,7 +144,3 @@ class Ledger:
     def _charge(self, charges: Mapping[CounterId, int], times: int) -> None:
         for counter, amount_nanos in charges.items():
             self._left[counter] -= times * amount_nanos
-
-
-def _capacity(pick: Pick, name: str) -> tuple[DeviceId, str]:
-    return pick.candidate.id, qualified(name, pick.candidate.id.driver)

@@ -1,7 +1,7 @@
 """Resource pools as one node sees them, in the order in which the scheduler tries their devices.
 
-A driver replaces a pool slice by slice: only the newest generation counts, and it counts as complete when it has as
-many slices as it says, those for other nodes included. Sources: KEP-4381 (pools), KEP-4815 (counters).
+A driver replaces a pool slice by slice: only the newest generation that the node sees counts, and it counts as complete
+when it has as many slices as it says, those for other nodes included. Sources: KEP-4381 (pools), KEP-4815 (counters).
 """
 
 from __future__ import annotations
@@ -46,11 +46,16 @@ class CounterId(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A device that the node can reach. `charges`, in nano-units: what it takes from its pool's counters."""
+    """A device in a slice that concerns the node. `charges`, in nano-units: what it takes from its pool's counters.
+
+    Where a slice selects nodes device by device, some of its devices are not `reachable`; their selectors are evaluated
+    all the same, and may fail.
+    """
 
     id: DeviceId
     device: Device
     place: NodePlace
+    reachable: bool
     charges: Mapping[CounterId, int]
 
 
@@ -85,12 +90,16 @@ def _has_bindings(pool: Pool) -> bool:
 
 
 def _pool(pool: PoolId, published: Sequence[ResourceSlice], node: NodeInfo) -> Pool | None:
-    newest = max(s.pool.generation for s in published)
-    members = [s for s in published if s.pool.generation == newest]
-    visible = [s for s in members if _is_visible(s, node)]
-    if not visible:
+    seen = [s for s in published if _is_visible(s, node)]
+    if not seen:
         return None
+    generation = max(s.pool.generation for s in seen)
+    members = visible = [s for s in seen if s.pool.generation == generation]
     declared = visible[0].pool.slice_count
+    if len(visible) != declared:
+        if any(s.pool.generation > generation for s in published):
+            return None  # outdated, and what comes instead is not for this node
+        members = [s for s in published if s.pool.generation == generation]
     if len(members) != declared:
         return Pool(id=pool, incomplete=f"{len(members)} of {declared} slices are there")
     sets = [counter_set for s in members for counter_set in s.shared_counters]
@@ -126,13 +135,13 @@ def _candidates(
     for published in visible:
         for device in published.devices:
             place = device.place if published.per_device_node_selection else published.place
-            if reaches(place, node):
-                yield Candidate(
-                    id=DeviceId(*pool, device.name),
-                    device=device,
-                    place=place,
-                    charges=_charges(pool, device),
-                )
+            yield Candidate(
+                id=DeviceId(*pool, device.name),
+                device=device,
+                place=place,
+                reachable=reaches(place, node),
+                charges=_charges(pool, device),
+            )
 
 
 def _charges(pool: PoolId, device: Device) -> Mapping[CounterId, int]:

@@ -116,7 +116,7 @@ def _shortage(option: Option, eligibility: Eligibility) -> Shortage | None:
     obstacles = [obstacle for obstacle in met if obstacle is not None]
     usable = len(matching) - len(obstacles)
     needed = None if option.request.mode == "All" else option.request.count
-    if usable and usable >= (len(matching) if needed is None else needed):
+    if usable and usable >= (len(eligibility.everything(option)) if needed is None else needed):
         return None
     return Shortage(
         request=option.name,

@@ -32,7 +32,7 @@ def _result(pick: Pick, new_share_id: Callable[[], str]) -> AllocationResult:
         device=pick.candidate.id.device,
         admin_access=pick.option.request.admin_access,
         share_id=new_share_id() if device.allow_multiple_allocations else None,
-        consumed_capacity=pick.consumed,
+        consumed_capacity=pick.consumed if device.allow_multiple_allocations else {},
         tolerations=pick.option.request.tolerations,
         binding_conditions=device.binding_conditions,
         binding_failure_conditions=device.binding_failure_conditions,
@@ -40,10 +40,12 @@ def _result(pick: Pick, new_share_id: Callable[[], str]) -> AllocationResult:
 
 
 def _config(claim: Claim, chosen: Sequence[Option]) -> tuple[OpaqueConfig, ...]:
-    """Class entries, then claim entries: the later one wins. Naming as many requests as there are means all."""
+    """Class entries, then claim entries: the later one wins. One that names all requests is for all."""
     entries = (*_class_entries(chosen), *_claim_entries(claim, chosen))
     return tuple(
-        replace(entry, requests=()) if len(entry.requests) == len(claim.requests) else entry
+        replace(entry, requests=())
+        if all(concerns(entry.requests, o.main, o.name) for o in chosen)
+        else entry
         for entry in entries
     )
 

@@ -8,14 +8,14 @@ before it began later (`Slot.twin`), and gives up where fewer devices are left t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import count
 from typing import TypeAlias
 
 from dra_driver.rules.constraints import allows
-from dra_driver.rules.eligibility import Eligibility
+from dra_driver.rules.eligibility import Eligibility, Shortlist
 from dra_driver.rules.ledger import Ledger, Pick
 from dra_driver.rules.matching import AllocationError
 from dra_driver.rules.requests import Option, Slot
+from dra_driver.rules.tolerations import untolerated
 
 RESULTS_LIMIT = 32
 """Results that the API accepts in one claim."""
@@ -85,43 +85,47 @@ class Search:
             yield self._choose_option(index + 1)
             return
         shortlist = self._shortlists[option]
-        for position in count(start):
-            pick = shortlist.at(position)
-            if pick is None or shortlist.at(position + missing - 1) is None:
-                return
-            if not self._is_free(pick) or not self._is_allowed(pick):
-                continue
-            if missing == option.request.count:
-                self._begun[index] = position
-            self._take(pick)
-            yield self._choose_device(index, option, position + 1, missing - 1)
-            self._give_back()
+        position = shortlist.first_from(start)
+        while shortlist.has(position, missing):
+            pick = self._usable(option, shortlist, position)
+            if pick is not None:
+                if missing == option.request.count:
+                    self._begun[index] = position
+                self._take(pick)
+                yield self._choose_device(index, option, position + 1, missing - 1)
+                self._give_back()
+            position = shortlist.first_from(position + 1)
+
+    def _usable(self, option: Option, shortlist: Shortlist, position: int) -> Pick | None:
+        """The pick at this position, as matters stand; upstream evaluates no selectors for devices in use."""
+        if self._ledger.in_use(shortlist.candidate(position), option):
+            return None
+        pick = shortlist.pick(position)
+        if pick is None or self._ledger.lacks_counters(pick) or self._ledger.lacks_capacity(pick):
+            return None
+        return pick if self._is_allowed(pick) else None
 
     def _take_all(self, index: int, option: Option) -> Decision:
         wanted = self._everything[option]
-        if any(self._eligibility.obstacle(option, pick.candidate) for pick in wanted):
-            return
         taken = 0
         for pick in wanted:
-            if not self._is_free(pick):
+            if self._ledger.in_use(pick.candidate, option) or self._ledger.lacks_counters(pick):
                 break
-            if not self._is_allowed(pick):
+            if untolerated(pick.candidate.device.taints, option.request.tolerations):
+                break
+            if not self._is_allowed(pick):  # upstream looks at capacities later
                 raise AllocationError(
                     f"claim {option.claim}, request {option.name} asks for all devices, but a constraint forbids"
                     f" {pick.candidate.id}: select fewer devices or drop the constraint"
                 )
+            if self._ledger.lacks_capacity(pick):
+                break
             self._take(pick)
             taken += 1
         if taken and taken == len(wanted):
             yield self._choose_option(index + 1)
         for _ in range(taken):
             self._give_back()
-
-    def _is_free(self, pick: Pick) -> bool:
-        ledger = self._ledger
-        if ledger.in_use(pick.candidate, pick.option):
-            return False
-        return ledger.lacks_capacity(pick) is None and ledger.lacks_counters(pick) is None
 
     def _is_allowed(self, pick: Pick) -> bool:
         for constraint in pick.option.constraints:

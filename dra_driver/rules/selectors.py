@@ -2,7 +2,8 @@
 
 Beside CEL itself: optional values (`.?x.orValue(y)`), `cel.bind`, strings, and what `cel_library` adds. Of upstream's
 environment these are missing: list, regex, URL, IP, CIDR and format functions, two-variable comprehensions, `includes`;
-expressions that use them do not compile here. `device` exists through its four fields only.
+expressions that use them do not compile here. `device` exists through its four fields only. Comparing a version or a
+quantity with a value of another type by `==` is false here, and an error upstream.
 
 The binding leaks memory with every evaluation (0.2 to 2 KiB with custom functions), so answers are kept, and no process
 that lives for long may use this.
@@ -18,7 +19,6 @@ from typing import Any, Self
 
 from dra_driver.model.slices import AttributeValue, Device, Version
 from dra_driver.rules.cel_library import Kind, encode_quantity, encode_version, library
-from dra_driver.rules.consumable import qualified
 from dra_driver.rules.matching import AllocationError
 
 # An unknown domain is an empty map when it is looked up, and yet it is not `in` the map: the expression has to say so.
@@ -59,8 +59,8 @@ class _Sight:
     def _by_domain(self, values: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
         domains: dict[str, dict[str, Any]] = defaultdict(dict)
         for name, value in values:
-            domain, _, identifier = qualified(name, self.driver).partition("/")
-            domains[domain][identifier] = value
+            domain, _, identifier = name.rpartition("/")
+            domains[domain or self.driver][identifier] = value
         return dict(domains)
 
 

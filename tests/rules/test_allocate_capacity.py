@@ -44,10 +44,10 @@ def test_shares_of_a_device_add_up(world: Any) -> None:
 
 
 def test_committed_shares_count(world: Any) -> None:
-    """What other claims consume is gone, under whichever of its names it was written down."""
+    """What other claims consume is gone."""
     world.publish(world.shared("gpu", memory="80Gi"))
     world.hold("gpu", share_id="s1", consumed={"memory": "40Gi"})
-    world.hold("gpu", share_id="s2", consumed={"d/memory": "20Gi"})
+    world.hold("gpu", share_id="s2", consumed={"memory": "20Gi"})
     world.ask(world.request(capacity={"memory": "20Gi"}))
     assert world.devices() == ["gpu"]
     world.claims.clear()
@@ -118,19 +118,16 @@ def test_a_device_that_lacks_the_capacity_is_skipped(world: Any) -> None:
     assert world.devices() == ["gpu"]
 
 
-@pytest.mark.parametrize("asked", ["memory", "d/memory"])
-@pytest.mark.parametrize("published", ["memory", "d/memory"])
-def test_capacity_names_may_omit_the_drivers_domain(world: Any, asked: str, published: str) -> None:
-    """On either side; the result speaks as the device does."""
+@pytest.mark.parametrize(
+    ("asked", "published"), [("memory", "d/memory"), ("d/memory", "memory"), ("e/memory", "memory")]
+)
+def test_capacities_are_named_as_the_device_does(world: Any, asked: str, published: str) -> None:
+    """As upstream: unlike attributes, `memory` and the driver's own `d/memory` are two capacities."""
     world.publish(world.shared("gpu", **{published: "80Gi"}))
-    world.ask(world.request(capacity={asked: "30Gi"}))
+    world.ask(world.request(capacity={published: "30Gi"}))
     assert consumed(world) == [{published: "30Gi"}]
-
-
-def test_a_foreign_domain_is_another_capacity(world: Any) -> None:
-    """`other/memory` is not the driver's `memory`."""
-    world.publish(world.shared("gpu", memory="80Gi"))
-    world.ask(world.request(capacity={"other/memory": "30Gi"}))
+    world.claims.clear()
+    world.ask(world.request(capacity={asked: "30Gi"}))
     assert "without the requested capacity" in world.refusal()
 
 
@@ -184,17 +181,26 @@ def test_a_dedicated_device_is_not_shared_later(world: Any) -> None:
     assert "1 allocated" in world.refusal()
 
 
-def test_a_shared_device_is_not_dedicated_later(world: Any) -> None:
-    """Shares are out when its flag is turned off: it stays taken."""
-    world.publish("gpu")
+def test_a_shared_device_is_dedicated_later_if_its_capacity_lasts(world: Any) -> None:
+    """As upstream: shares are out when its flag is turned off, and only their capacity counts."""
+    world.publish(Device(name="gpu", capacity={"memory": Capacity(value=Quantity.parse("80Gi"))}))
     world.hold("gpu", share_id="s", consumed={"memory": "1Gi"})
     world.ask()
-    assert "1 allocated" in world.refusal()
+    assert "1 out of capacity (memory)" in world.refusal()
+    world.claims.clear()
+    world.ask(world.request(capacity={"memory": "79Gi"}))
+    assert world.devices() == ["gpu"]
 
 
-def test_all_passes_over_shared_devices_without_room(world: Any) -> None:
-    """As upstream: what has no capacity left for the request is not among all."""
-    world.publish(world.shared("full", memory="80Gi"), world.shared("free", memory="80Gi"))
+def test_all_means_shared_devices_without_room_too(world: Any) -> None:
+    """What could serve the request if nobody else held a share is among all, and stands in the way (kubernetes#140769)."""
+    world.publish(
+        world.shared("full", memory="80Gi"),
+        world.shared("free", memory="80Gi"),
+        world.shared("small", memory="1Gi"),
+    )
     world.hold("full", share_id="s", consumed={"memory": "80Gi"})
-    world.ask(world.request(mode="All", capacity={"memory": "1Gi"}))
-    assert world.devices() == ["free"]
+    world.ask(world.request(mode="All", capacity={"memory": "2Gi"}))
+    assert "3 match: 1 out of capacity (memory), 1 without" in world.refusal()
+    world.held.clear()
+    assert world.devices() == ["full", "free"]

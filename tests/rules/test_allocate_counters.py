@@ -65,6 +65,17 @@ def test_counters_are_what_is_declared_less_what_is_allocated(world: Any) -> Non
     assert world.devices() == ["c"]
 
 
+def test_an_overdrawn_counter_blocks_all_consumers_of_its_pool(world: Any) -> None:
+    """As upstream: where published counters shrink below what is allocated, the pool's partitions wait, not its other devices."""
+    world.publish_counters({"small": {"n": 1}, "big": {"n": 9}}, of=2)
+    world.publish(
+        world.partition("taken", "small", n=2), world.partition("free", "big", n=1), "plain", of=2
+    )
+    world.hold("taken")
+    world.ask()
+    assert world.devices() == ["plain"]
+
+
 def test_counters_of_the_attempt_count_too(world: Any) -> None:
     """The pod's own earlier requests are charged."""
     world.publish_counters({"set": {"n": 4}}, of=2)

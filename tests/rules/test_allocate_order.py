@@ -68,6 +68,14 @@ def test_allocated_devices_are_not_evaluated(world: Any) -> None:
     assert world.matcher.seen == ["b"]
 
 
+def test_devices_of_earlier_requests_are_not_evaluated(world: Any) -> None:
+    """The same holds for what this attempt has taken already."""
+    world.publish("a", kind("b", "x"))
+    world.ask(world.request("r"), world.request("s", selectors=("kind=x",)))
+    assert world.devices() == ["a", "b"]
+    assert world.matcher.seen == ["b"]
+
+
 def test_a_request_gives_way_to_a_later_one(world: Any) -> None:
     """The picky second request gets the only device it can use: the search backtracks."""
     world.publish(kind("a", "x"), kind("b", "y"))

@@ -26,12 +26,21 @@ def test_older_generations_are_ignored(world: Any) -> None:
     assert world.devices() == ["new"]
 
 
-def test_a_newer_generation_for_other_nodes_hides_the_old_one(world: Any) -> None:
-    """Generations count over all slices of the pool, those of other nodes included."""
+def test_a_newer_generation_for_other_nodes_hides_an_old_part(world: Any) -> None:
+    """A node that sees a part of an outdated pool looks for the rest, and finds that the pool is none of its business."""
+    world.publish("old", name="0", generation=1, of=2)
+    world.publish("new", name="1", generation=2, place=ELSEWHERE)
+    world.publish("other", pool="q")
+    world.ask(world.request(mode="All"))
+    assert world.devices() == ["other"]
+
+
+def test_an_old_generation_that_is_complete_on_the_node_is_used(world: Any) -> None:
+    """As upstream: where all slices are in sight, nobody looks whether other nodes have newer ones."""
     world.publish("old", name="0", generation=1)
     world.publish("new", name="1", generation=2, place=ELSEWHERE)
     world.ask()
-    assert "no device of class any matches" in world.refusal()
+    assert world.devices() == ["old"]
 
 
 def test_an_incomplete_pool_is_skipped(world: Any) -> None:
@@ -155,6 +164,16 @@ def test_devices_choose_their_nodes_one_by_one(world: Any) -> None:
     world.publish(theirs, ours, place=NodePlace(), per_device_node_selection=True)
     world.ask(world.request(mode="All"))
     assert world.devices() == ["ours"]
+
+
+def test_selectors_are_evaluated_before_devices_choose_their_nodes(world: Any) -> None:
+    """As upstream: on another node's device in the same slice, a selector may fail the attempt."""
+    theirs = Device(name="theirs", place=ELSEWHERE)
+    ours = Device(name="ours", place=EVERYWHERE, attributes={"kind": "x"})
+    world.publish(theirs, ours, place=NodePlace(), per_device_node_selection=True)
+    world.ask(world.request(selectors=("kind=x",)))
+    with pytest.raises(AllocationError, match="theirs has no kind"):
+        world.allocate()
 
 
 def test_counters_of_a_selected_pool_are_seen_from_every_node(world: Any) -> None:

@@ -258,7 +258,7 @@ def test_a_range_gives_the_least_amount_that_will_do(
         range_min=Quantity.of(least), range_step=Quantity.of(step), range_max=Quantity.of(most)
     )
     gpu = Device(name="g", capacity={"m": Capacity(value=Quantity.of(total), policy=policy)})
-    given_ = consumption(gpu, "d", {"m": Quantity.of(asked)})
+    given_ = consumption(gpu, {"m": Quantity.of(asked)})
     wanted = next(value for value in range(least, 200, step) if value >= asked)
     if wanted > min(most, total):
         assert given_ is None

@@ -115,6 +115,17 @@ def test_all_and_a_forbidding_constraint_fail_the_attempt(world: Any) -> None:
         world.allocate()
 
 
+def test_a_forbidding_constraint_counts_only_up_to_the_first_obstacle(world: Any) -> None:
+    """As upstream: all devices are taken one by one, and a taint before the contradiction ends the attempt in peace."""
+    contradiction = (Constraint(match="d/kind", requests=("r",)),)
+    world.publish(having("a", kind="x"), tainted("t"), having("b", kind="y"))
+    world.ask(
+        world.first_available("r", world.request("all", mode="All"), world.request("one")),
+        constraints=contradiction,
+    )
+    assert world.devices() == ["a"]
+
+
 def test_all_leaves_nothing_for_others_in_the_pod(world: Any) -> None:
     """A device that another request of the pod took is missing from all."""
     world.publish("a", "b")

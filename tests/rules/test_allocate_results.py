@@ -77,6 +77,14 @@ def test_config_for_all_requests_names_none(world: Any) -> None:
     ]
 
 
+def test_config_for_all_alternatives_of_a_request_is_not_for_all_requests(world: Any) -> None:
+    """As many names as there are requests, and yet one of these is not meant."""
+    world.publish("a", "b")
+    either = world.first_available("r", world.request("one"), world.request("two"))
+    world.ask(either, world.request("s"), config=(config("either", "r/one", "r/two"),))
+    assert entries(world) == [("either", "FromClaim", ("r/one", "r/two"))]
+
+
 def test_config_of_alternatives_that_were_not_chosen_is_left_out(world: Any) -> None:
     """`main` means whichever was chosen, `main/sub` that one; the class is the chosen alternative's."""
     world.publish("a", "b")
