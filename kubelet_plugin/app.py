@@ -38,7 +38,8 @@ from kubelet_plugin.workers import Workers
 log = structlog.get_logger(__name__)
 
 REDISCOVER_S = 30.0
-WITHDRAW_S = 5.0
+WITHDRAW_S = 8.0
+"""With the default drainTimeoutS this stays below the 30 s that Kubernetes gives a pod."""
 
 
 async def run(settings: PluginSettings) -> None:
@@ -119,7 +120,7 @@ async def _drain(claims: Claims, timeout_s: float) -> None:
 
 
 async def _withdraw_if_drained(publisher: Publisher) -> None:
-    """Best effort: the kubelet wipes the slices of a plugin that is gone, a little later."""
+    """Best effort: the kubelet wipes the slices of a plugin that is gone, half a minute later."""
     try:
         async with asyncio.timeout(WITHDRAW_S):
             await publisher.withdraw_if_drained()

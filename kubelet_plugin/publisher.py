@@ -88,9 +88,14 @@ class Publisher:
         self._due.set()
 
     async def withdraw_if_drained(self) -> None:
-        """Delete all our slices if the node is drained and no claim holds anything; for a plugin that is being stopped."""
-        if not self._draining_since or self._state.records:
+        """Delete all our slices if the node is drained; for a plugin that is being stopped.
+
+        A pod that was deleted by force is gone from the API before the kubelet gives back its devices, so that is waited for.
+        """
+        if not self._draining_since:
             return
+        while self._state.records:
+            await self._state.wait_for_release()
         self._withdrawn = True
         log.info("the node is drained: withdrawing its slices")
         for _, raw in (await self._stored()).values():

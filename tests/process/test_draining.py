@@ -115,6 +115,21 @@ async def test_a_drained_plugin_leaves_nothing_when_it_stops(
     assert not list(plugin.cdi_dir.glob("*"))
 
 
+async def test_a_drained_plugin_waits_for_the_kubelet(plugin: Plugin, cluster: Cluster) -> None:
+    """A claim that is gone from the API but still prepared is given back before the plugin ends."""
+    claim = await cluster.new_claim((await devices(cluster))[0]["name"])
+    await plugin.prepare(claim)
+    await cluster.api.delete(RESOURCE_CLAIM, claim["metadata"]["name"], namespace="default")
+    assert (await drain(cluster, "--all"))[0] == 0
+    stopping = asyncio.create_task(plugin.stop())
+    await asyncio.sleep(0.3)
+    assert not stopping.done()
+    assert (await plugin.unprepare(claim))[claim["metadata"]["uid"]].error == ""
+    assert await stopping == 0
+    assert await cluster.slices() == []
+    assert not list(plugin.cdi_dir.glob("*"))
+
+
 async def test_slices_stay_when_an_undrained_plugin_stops(plugin: Plugin, cluster: Cluster) -> None:
     """An upgrade must not lose them."""
     before = await cluster.slices()
