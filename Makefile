@@ -40,6 +40,10 @@ test-node: $(READY) ## Run the tests on a real kubelet and containerd (root, run
 	@$(BIN)/python -m tests.cluster.programs
 	@$(BIN)/python -m pytest -m node
 
+.PHONY: kind
+kind: ## Try image, chart and quickstart on a kind cluster (docker, kind, helm, kubectl)
+	@tests/kind/run.sh
+
 .PHONY: lint
 lint: $(READY) ## Check style, formatting and import contracts
 	@$(BIN)/ruff check .
@@ -66,6 +70,7 @@ generate: $(READY) ## Regenerate the gRPC code, and what the chart has of other 
 .PHONY: lock
 lock: $(READY) ## Recompile the pinned requirements (hashes, no index addresses)
 	@$(LOCK) --extra cel --output-file requirements.txt pyproject.toml
+	@echo hatchling | $(LOCK) --constraint requirements.txt --output-file requirements-build.txt -
 	@$(LOCK) --extra cel --group dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 
 .PHONY: clean
