@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dra_driver.cli.doctor.command import doctor
 from dra_driver.cli.drain import drain
 from dra_driver.cli.failures import Tool, verbose_option
 from dra_driver.cli.get import get
@@ -20,6 +21,7 @@ def main() -> None:
     """
 
 
+main.add_command(doctor)
 main.add_command(drain)
 main.add_command(get)
 main.add_command(sandbox)

@@ -193,7 +193,7 @@ def gates() -> Gates:
 @pytest.fixture
 def version() -> str:
     """The API server's version; a test may override this."""
-    return "v1.36.2"
+    return "v1.37.1"
 
 
 @pytest.fixture

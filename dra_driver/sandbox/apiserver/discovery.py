@@ -23,7 +23,7 @@ _PATCH_TYPES: Final = ("application/json-patch+json", "application/merge-patch+j
 
 
 def document(catalog: Catalog, version: str, path: str) -> JsonObject | None:
-    """The document served at this path by a server of this version (like `v1.36.2`), or None."""
+    """The document served at this path by a server of this version (like `v1.37.1`), or None."""
     answer: JsonObject | None = None
     match path.strip("/").split("/"):
         case ["version"]:

@@ -12,7 +12,7 @@ from dra_driver.sandbox.apiserver.catalog import GroupResource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gates:
-    """Which features of Dynamic Resource Allocation are on; the defaults are those of Kubernetes 1.36."""
+    """Which features of Dynamic Resource Allocation are on; the defaults are those of Kubernetes 1.37."""
 
     partitionable_devices: bool = True
     consumable_capacity: bool = True

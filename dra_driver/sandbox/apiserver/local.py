@@ -43,7 +43,7 @@ class LocalApi:
         store: Store,
         *,
         gates: Gates | None = None,
-        version: tuple[int, int, int] = (1, 36, 2),
+        version: tuple[int, int, int] = (1, 37, 1),
     ) -> None:
         self._store = store
         self._resources = Resources(store, gates)

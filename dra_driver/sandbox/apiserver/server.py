@@ -26,7 +26,7 @@ class ApiServer:
         self,
         *,
         gates: Gates | None = None,
-        version: str = "v1.36.2",
+        version: str = "v1.37.1",
         history: int = 10_000,
         bookmark_period_s: float = 10.0,
     ) -> None:

@@ -81,7 +81,7 @@ async def test_get_prints_the_real_columns(
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}
     ready = {
         "conditions": [{"type": "Ready", "status": "True"}],
-        "nodeInfo": {"kubeletVersion": "v1.36.2"},
+        "nodeInfo": {"kubeletVersion": "v1.37.1"},
     }
     await kubectl("create", "-f-", stdin=node)
     await kubectl(
@@ -163,4 +163,4 @@ async def test_wait_follows_conditions(kubectl: Kubectl, definition: JsonObject)
 async def test_explain_and_version(kubectl: Kubectl) -> None:
     """Explain reads our schemas; version names the Kubernetes that is imitated."""
     assert "perDeviceNodeSelection" in await kubectl("explain", "resourceslice.spec")
-    assert "Server Version: v1.36.2" in await kubectl("version")
+    assert "Server Version: v1.37.1" in await kubectl("version")

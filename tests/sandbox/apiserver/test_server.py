@@ -66,7 +66,7 @@ async def test_health_and_version(client: Any) -> None:
         async with client.session.get(client.url + path) as response:
             assert await response.text() == "ok"
     version = await client.send("GET", "/version")
-    assert (version["major"], version["minor"], version["gitVersion"]) == ("1", "36", "v1.36.2")
+    assert (version["major"], version["minor"], version["gitVersion"]) == ("1", "37", "v1.37.1")
 
 
 async def test_discovery_lists_what_is_served(client: Any) -> None:

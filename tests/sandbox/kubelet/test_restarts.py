@@ -212,5 +212,5 @@ async def test_the_node_is_made_once_and_is_ready(lab: Lab) -> None:
 
             await eventually(ready)
     node = await lab.api.get(kinds.NODE, "node-1")
-    assert node["status"]["nodeInfo"]["kubeletVersion"] == "v1.36.2"
+    assert node["status"]["nodeInfo"]["kubeletVersion"] == "v1.37.1"
     assert [(c["type"], c["status"]) for c in node["status"]["conditions"]] == [("Ready", "True")]

@@ -1,4 +1,4 @@
-"""ResourceSlice: the limits and rules of Kubernetes 1.36 (reference: `pkg/apis/resource/types.go`, KEPs 4815, 5055, 5075)."""
+"""ResourceSlice: the limits and rules of Kubernetes 1.37 (reference: `pkg/apis/resource/types.go`, KEPs 4815, 5055, 5075)."""
 
 from __future__ import annotations
 
