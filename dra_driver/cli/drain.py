@@ -22,6 +22,7 @@ from dra_driver.ports import JsonObject, KubeApi
 from dra_driver.rules.draining import DRAIN_ANNOTATION, is_drained
 
 _LOOK_S = 1.0
+_UNDO_S = 0.3
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
@@ -99,10 +100,10 @@ def drain(
 
 async def _undo(access: Access, scope: Scope) -> None:
     async with connect(access) as api:
-        slices = await _slices(api, scope)
-        for item in slices:
-            if _is_marked(item):
+        while any(map(_is_marked, slices := await _slices(api, scope))):
+            for item in filter(_is_marked, slices):
                 await _mark(api, item, None)
+            await asyncio.sleep(_UNDO_S)  # a plugin in the middle of writing may put it back once
     click.echo(f"{_nodes_of(slices)} may be used again")
 
 

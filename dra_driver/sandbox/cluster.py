@@ -20,6 +20,7 @@ from dra_driver.sandbox.apiserver.gates import Gates
 from dra_driver.sandbox.apiserver.local import LocalApi
 from dra_driver.sandbox.apiserver.server import ApiServer
 from dra_driver.sandbox.claims import ClaimController
+from dra_driver.sandbox.eviction import TaintEviction
 from dra_driver.sandbox.kubelet.kubelet import Kubelet
 from dra_driver.sandbox.placement import placing
 from dra_driver.sandbox.scheduler import Scheduler
@@ -123,6 +124,7 @@ async def running_cluster(
             parts = [
                 recorder.run,
                 ClaimController(api).run,
+                TaintEviction(api).run,
                 scheduler.run,
                 *(k.run for k in kubelets),
             ]

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dra_driver.kube.events import EventRecorder, EventSource
+from dra_driver.model.errors import NotFound
 from dra_driver.model.kinds import POD, RESOURCE_CLAIM
 from dra_driver.ports import JsonObject, KubeApi
 from dra_driver.sandbox.apiserver import ApiServer, LocalApi
 from dra_driver.sandbox.claims import ClaimController
+from dra_driver.sandbox.eviction import TaintEviction
 from dra_driver.sandbox.placement import placing
 from dra_driver.sandbox.scheduler import Scheduler
 from tests.cluster.waiting import eventually
@@ -59,6 +61,14 @@ class Cluster:
 
         await eventually(is_refused)
 
+    async def is_going(self, name: str) -> bool:
+        """Whether the pod was deleted."""
+        try:
+            pod = await self.api.get(POD, name, namespace="default")
+        except NotFound:
+            return True
+        return "deletionTimestamp" in pod["metadata"]
+
     async def results(self, name: str) -> list[JsonObject]:
         """What the claim was given."""
         claim = await self.api.get(RESOURCE_CLAIM, name, namespace="default")
@@ -79,7 +89,8 @@ async def sandbox_cluster() -> AsyncIterator[Cluster]:
     recorder = EventRecorder(api, EventSource(component="default-scheduler", host=""))
     try:
         async with placing() as place, asyncio.TaskGroup() as tasks:
-            parts = (recorder, Scheduler(api, place, api.bind, recorder), ClaimController(api))
+            scheduler = Scheduler(api, place, api.bind, recorder)
+            parts = (recorder, scheduler, ClaimController(api), TaintEviction(api))
             running = [tasks.create_task(part.run()) for part in parts]
             yield Cluster(api=api)
             for task in running:

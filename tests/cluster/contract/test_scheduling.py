@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 
 from dra_driver.kube.endpoint import Endpoint
 from dra_driver.kube.rest import RestApi
-from dra_driver.model.errors import NotFound
 from dra_driver.model.kinds import (
     DEVICE_CLASS,
     POD,
@@ -153,23 +153,25 @@ async def test_the_first_alternative_that_fits_is_taken(cluster: Cluster) -> Non
 
 
 @pytest.mark.usefixtures("all_features")
-async def test_a_no_execute_taint_ends_pods(plane: ControlPlane | None, cluster: Cluster) -> None:
-    """A pod that has the device is deleted as soon as the taint is there."""
-    if plane is None:
-        pytest.skip("the sandbox evicts nobody")
-    await publish(cluster, {"name": "gpu-0"})
-    await cluster.new_claimant("a", exactly())
-    await cluster.scheduled("a")
-    devices = [{"name": "gpu-0", "taints": [TAINT | {"effect": "NoExecute"}]}]
+async def test_a_no_execute_taint_ends_pods(cluster: Cluster) -> None:
+    """Pods that have the device are deleted, also where a toleration names no effect: that one only lets them in."""
+    names = ("plain", "vague", "brave", "elsewhere")
+    await publish(cluster, *({"name": f"gpu-{index}"} for index in range(len(names))))
+    tolerations = {
+        "vague": [{"operator": "Exists"}],
+        "brave": [{"operator": "Exists", "effect": "NoExecute"}],
+    }
+    for name in names:
+        await cluster.new_claimant(name, exactly(tolerations=tolerations.get(name, [])))
+        await cluster.scheduled(name)
+    ending = {"taints": [TAINT | {"effect": "NoExecute"}]}
+    devices = [{"name": f"gpu-{index}", **ending} for index in range(3)] + [{"name": "gpu-3"}]
     await cluster.api.patch(RESOURCE_SLICE, "s0", {"spec": {"devices": devices}})
 
-    async def is_going() -> bool:
-        with suppress(NotFound):
-            pod = await cluster.api.get(POD, "a", namespace="default")
-            return "deletionTimestamp" in pod["metadata"]
-        return True
-
-    await eventually(is_going)
+    for name in ("plain", "vague"):
+        await eventually(partial(cluster.is_going, name))
+    for name in ("brave", "elsewhere"):
+        assert not await cluster.is_going(name)
 
 
 @pytest.mark.usefixtures("all_features")
