@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,17 +24,10 @@ from tests.cluster.waiting import eventually
 
 NODE_NAME = "node-a"
 COUNTERS_SINCE = (1, 36)
-A100_IN_MIG_MODE = """
-apiVersion: gpu.dra-driver.dev/v1alpha1
-kind: Machine
-name: 8xa100-mig
-gpus:
-  - {vendor: nvidia, model: A100-SXM4-80GB, count: 8, mode: mig}
-"""
 WITH_COUNTERS = {
     "8xh100-80": 8 * 27,
     "8xa100-80": 8 * 2,
-    A100_IN_MIG_MODE: 8 * 26,
+    "8xa100-40": 8 * 26,
     "4xa30": 4 * 14,
     "8xmi300x": 8 * 2,
 }
@@ -43,7 +35,7 @@ WITH_COUNTERS = {
 WITHOUT_COUNTERS = {
     "8xh100-80": 8,
     "8xa100-80": 8,
-    A100_IN_MIG_MODE: 0,
+    "8xa100-40": 0,
     "4xa30": 0,
     "8xmi300x": 8,
 }
@@ -69,7 +61,7 @@ def folder() -> Iterator[Path]:
 @contextmanager
 def running_plugin(folder: Path, machine: str, access: dict[str, str]) -> Iterator[Path]:
     """The plugin while the block runs; the file with what it says."""
-    settings: dict[str, Any] = {
+    settings = {
         "node-name": NODE_NAME,
         "data-dir": folder / "data",
         "registry-dir": folder / "registry",
@@ -78,9 +70,6 @@ def running_plugin(folder: Path, machine: str, access: dict[str, str]) -> Iterat
         "machine": machine,
         **access,
     }
-    if "\n" in machine:
-        settings["machine"] = folder / "machine.yaml"
-        settings["machine"].write_text(machine)
     flags = [f"--{name}={value}" for name, value in settings.items()]
     log = folder / "log"
     with running([sys.executable, "-m", "kubelet_plugin", "run", *flags], log):
