@@ -23,20 +23,19 @@ from dra_driver.rules.draining import DRAIN_ANNOTATION, drained
 from dra_driver.rules.forms import made_instances
 from dra_driver.rules.publish import (
     DEVICES_PER_SLICE,
+    LIMITED_ANNOTATION,
     Pool,
     PoolWrites,
     PublishMode,
     desired_pool,
     diff_pool,
     is_same,
-    probe_slices,
 )
+from kubelet_plugin.probing import supported_mode
 from kubelet_plugin.snapshot import NodeState
 
 log = structlog.get_logger(__name__)
 
-COUNTERS_SINCE = (1, 35)
-"""The first minor version in which counter sets have slices of their own; 1.34 has an incompatible layout."""
 SETTLE_S = 0.2
 BACKOFF_MAX_S = 60.0
 
@@ -73,6 +72,7 @@ class Publisher:
         self._api = api
         self._state = state
         self._mode = policy.mode
+        self._limits = "the setting publishMode says plain"
         self._devices_per_gpu = policy.devices_per_gpu
         self._pools = policy.pools
         self._clock = clock
@@ -138,7 +138,7 @@ class Publisher:
             self._recorder.event(
                 await self._node_ref(), level="Warning", reason=dropped.reason, message=str(dropped)
             )
-            self._mode = PublishMode.PLAIN
+            self._mode, self._limits = PublishMode.PLAIN, str(dropped)
             await self._reconcile(self._mode)
 
     async def _reconcile(self, mode: PublishMode) -> None:
@@ -207,12 +207,17 @@ class Publisher:
     ) -> JsonObject:
         body = slice_to_json(wanted)
         body["metadata"]["ownerReferences"] = [owner | {"controller": True}]
-        if self._draining_since:
-            body["metadata"]["annotations"] = {DRAIN_ANNOTATION: self._draining_since}
+        body["metadata"]["annotations"] = self._annotations()
         if stored is None:
             return await self._api.create(RESOURCE_SLICE, body)
         body["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
         return await self._api.replace(RESOURCE_SLICE, body)
+
+    def _annotations(self) -> JsonObject:
+        """What holds for the whole node: slices have no status that could say it."""
+        drain = {DRAIN_ANNOTATION: self._draining_since} if self._draining_since else {}
+        limits = {LIMITED_ANNOTATION: self._limits} if self._mode is PublishMode.PLAIN else {}
+        return drain | limits
 
     async def _withdraw(self, pool: Pool) -> None:
         """Delete the pool, its last written slices included, so that nobody can use what is not whole."""
@@ -242,35 +247,18 @@ class Publisher:
 
     async def _decided_mode(self) -> PublishMode:
         if self._mode is None:
-            version = await self._api.server_version()
-            self._mode = (
-                PublishMode.FULL
-                if version >= COUNTERS_SINCE and await self._probe()
-                else PublishMode.PLAIN
-            )
-            log.info("publish mode", mode=self._mode.value, api_server=".".join(map(str, version)))
+            self._mode = await supported_mode(self._api, self._state.node)
             if self._mode is PublishMode.PLAIN:
-                message = "partitions are not published: the API server does not keep their counters (DRAPartitionableDevices)"
+                self._limits = (
+                    "the API server does not keep their counters (DRAPartitionableDevices)"
+                )
                 self._recorder.event(
                     await self._node_ref(),
                     level="Warning",
                     reason="PartitionsNotPublished",
-                    message=message,
+                    message=f"partitions are not published: {self._limits}",
                 )
         return self._mode
-
-    async def _probe(self) -> bool:
-        for probe in probe_slices(self._state.node):
-            try:
-                answer = await self._api.create(RESOURCE_SLICE, slice_to_json(probe), dry_run=True)
-            except KubeError as error:
-                if error.retryable:
-                    raise
-                log.warning("the API server refuses slices with counters", error=str(error))
-                return False
-            if not is_same(slice_from_json(answer), probe):
-                return False
-        return True
 
     async def _node_ref(self) -> JsonObject:
         """The Node as it is now: slices owned by a former Node of this name would be collected at once."""

@@ -28,6 +28,8 @@ from dra_driver.model.slices import (
 from dra_driver.rules.devices import MONITOR_TAINT, render_counters, render_device
 from dra_driver.rules.forms import Form, Made, Sharing, all_forms, covered, foreign_instances
 
+LIMITED_ANNOTATION = "gpu.dra-driver.dev/partitions-not-published"
+"""On the slices of a node that publishes PLAIN; its value says why."""
 DEVICES_PER_SLICE = 64
 COUNTER_SETS_PER_SLICE = 8
 _NAME_LIMIT = 253

@@ -15,6 +15,7 @@ from dra_driver.cli.doctor.facts import PLUGIN_RIGHTS, Facts
 from dra_driver.cli.main import main
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import JsonObject
+from dra_driver.rules.publish import LIMITED_ANNOTATION
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -88,6 +89,12 @@ def test_a_healthy_cluster_is_ok() -> None:
             "slices",
             "fail",
             "pool a/nvidia has 1 of 2",
+        ),
+        (
+            {"slices": [new_slice(annotations={LIMITED_ANNOTATION: "no counters"})]},
+            "modes",
+            "warn",
+            "node a publishes no partitions: no counters",
         ),
         (
             {"slices": [new_slice(annotations={"gpu.dra-driver.dev/drain": "now"})]},

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from dra_driver.model.kinds import EVENT, RESOURCE_SLICE
+from dra_driver.rules.publish import LIMITED_ANNOTATION
 from dra_driver.sandbox.apiserver.gates import Gates
 from tests.process.conftest import NODE_NAME, Cluster, Plugin, eventually
 
@@ -85,6 +86,8 @@ async def test_where_counters_are_not_kept_whole_gpus_are_published(
     published = await devices(cluster)
     assert [device["attributes"]["type"]["string"] for device in published] == ["gpu"] * 8
     assert not any("consumesCounters" in device for device in published)
+    notes = [item["metadata"]["annotations"] for item in await cluster.slices()]
+    assert all("DRAPartitionableDevices" in note[LIMITED_ANNOTATION] for note in notes)
     claim = await cluster.new_claim(published[0]["name"])
     assert (await plugin.prepare(claim))[claim["metadata"]["uid"]].error == ""
 

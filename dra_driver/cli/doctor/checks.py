@@ -13,6 +13,7 @@ import deviceclasses
 from dra_driver.cli.doctor.facts import Facts
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.rules.draining import DRAIN_ANNOTATION
+from dra_driver.rules.publish import LIMITED_ANNOTATION
 from dra_driver.rules.upstream_bugs import bugs_of
 
 OLDEST = (1, 34)
@@ -142,6 +143,20 @@ def check_slices(facts: Facts) -> Iterator[Finding]:
         yield _ok(f"{len(counts)} pools, all complete")
 
 
+def check_modes(facts: Facts) -> Iterator[Finding]:
+    """Nodes that publish only what exists on their hardware."""
+    why = {
+        item["spec"]["nodeName"]: reason
+        for item in facts.our_slices
+        if (reason := item["metadata"].get("annotations", {}).get(LIMITED_ANNOTATION))
+    }
+    for node, reason in sorted(why.items()):
+        yield _warn(
+            f"node {node} publishes no partitions: {reason}",
+            "mend that, and restart the node's plugin",
+        )
+
+
 def check_drains(facts: Facts) -> Iterator[Finding]:
     """Nodes that give nothing out because somebody said so."""
     drained = {
@@ -224,6 +239,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("rights", check_rights),
     ("daemonset", check_daemon_set),
     ("slices", check_slices),
+    ("modes", check_modes),
     ("drains", check_drains),
     ("nodes", check_nodes),
     ("rivals", check_rivals),

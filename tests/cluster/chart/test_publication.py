@@ -17,6 +17,7 @@ from dra_driver.kube.codec import slice_from_json
 from dra_driver.kube.rest import RestApi
 from dra_driver.model.kinds import EVENT, RESOURCE_SLICE
 from dra_driver.ports import JsonObject
+from dra_driver.rules.publish import LIMITED_ANNOTATION
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.processes import running
 from tests.cluster.release import Release, installed, node_object
@@ -112,14 +113,14 @@ async def test_every_machine_is_accepted_and_written_once(
 async def test_an_event_says_that_partitions_are_missing(
     release: Release, api: RestApi, folder: Path
 ) -> None:
-    """On the node, once, where the API server drops counters; nowhere else."""
+    """On the node, once, and on each slice, where the API server drops counters; nowhere else."""
     before = await events(api)
+    limited = release.plane.version < COUNTERS_SINCE
     with running_plugin(folder, "8xh100-80", await release.access_of(NODE_NAME)):
-        if release.plane.version >= COUNTERS_SINCE:
-            await eventually(lambda: has_slices(api))
-            assert await events(api) == before
-        else:
-            await eventually(lambda: has_events(api, len(before) + 1))
+        await eventually(lambda: has_slices(api))
+        await eventually(lambda: has_events(api, len(before) + limited))
+    notes = [item["metadata"].get("annotations", {}) for item in await stored(api)]
+    assert {LIMITED_ANNOTATION in note for note in notes} == {limited}
 
 
 async def has_slices(api: RestApi) -> bool:
