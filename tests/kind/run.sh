@@ -44,7 +44,11 @@ done
 
 "${kubectl[@]}" delete --filename demo/quickstart --ignore-not-found --wait
 helm uninstall gpus --kube-context "kind-$name" --namespace "$namespace" --wait
-left=$(slices --output name)
+for _ in {1..60}; do # what a plugin could not withdraw any more the kubelet wipes half a minute later
+  left=$(slices --output name)
+  [[ -z "$left" ]] && break
+  sleep 1
+done
 if [[ -n "$left" ]]; then
   echo "error: left behind: $left" >&2
   exit 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -29,6 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def node(control_plane: ControlPlane) -> Iterator[Node]:
     """A node called node-a; its kubelet is up."""
     assert os.geteuid() == 0, "a kubelet needs root: run `make test-node` as root"
+    for program in ("runc", "busybox"):
+        assert shutil.which(program), f"{program} is missing: install runc and busybox-static"
     with running_node(control_plane, "node-a") as node:
         yield node
 
