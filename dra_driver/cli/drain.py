@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 
 import click
 
+from dra_driver.cli.failures import TimeIsUp
 from dra_driver.cli.options import access_options
 from dra_driver.cli.queries import OURS, connect
 from dra_driver.kube.codec import slice_from_json
 from dra_driver.kube.credentials import Access
-from dra_driver.model.errors import DraError, NotFound
+from dra_driver.model.errors import NotFound
 from dra_driver.model.kinds import RESOURCE_CLAIM, RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import JsonObject, KubeApi
@@ -24,12 +25,6 @@ from dra_driver.rules.draining import DRAIN_ANNOTATION, is_drained
 _LOOK_S = 1.0
 _UNDO_S = 0.3
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-
-
-class NotDrained(DraError):
-    """Time is up, and somebody still uses the driver."""
-
-    reason = "NotDrained"
 
 
 class Duration(click.ParamType[float]):
@@ -124,7 +119,7 @@ async def _drain(access: Access, scope: Scope, timeout_s: float) -> None:
                 click.echo(f"waiting for {line}")
             told = waits
             if time.monotonic() > deadline:
-                raise NotDrained(f"not drained after {timeout_s:g} s: {'; '.join(waits)}")
+                raise TimeIsUp(f"not drained after {timeout_s:g} s: {'; '.join(waits)}")
             await asyncio.sleep(_LOOK_S)
     click.echo(f"{_nodes_of(slices)} drained: no claim has a device")
 

@@ -23,9 +23,17 @@ from dra_driver.model.errors import (
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
+
+class TimeIsUp(DraError):
+    """What a command waited for did not happen in the time that it was given."""
+
+    reason = "TimeIsUp"
+
+
 _ADVICE: tuple[tuple[type[DraError], str], ...] = (
     (SettingsError, "name the cluster with --server URL, --kubeconfig FILE or --context NAME"),
     (InputError, "correct what was written there and run this again"),
+    (TimeIsUp, "end what is named there, or wait longer with --timeout"),
     (NotFound, "leave out the name to see what there is; -A looks into all namespaces"),
     (Forbidden, "`kubectl auth can-i --list` shows what you may do"),
     (Invalid, "check the names and the value of -l"),

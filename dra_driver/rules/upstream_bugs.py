@@ -50,7 +50,7 @@ UPSTREAM_BUGS: Final = (
         number=140806,
         what="withdrawing an allocated device frees its counters while it is in use",
         fixed_in=None,
-        answer="an allocated device is tainted and kept, never withdrawn",
+        answer="a device is withdrawn only when its GPU is gone or was partitioned by somebody else",
     ),
     UpstreamBug(
         number=140729,

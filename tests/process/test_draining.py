@@ -68,6 +68,7 @@ async def test_who_holds_a_device_is_named_and_waited_for(plugin: Plugin, cluste
     assert code == 1
     assert f"waiting for {name}" in said
     assert f"error: not drained after 1 s: {name}" in said
+    assert "wait longer with --timeout" in said
     assert set(await tainted(cluster)) == {True}
     uid = claim["metadata"]["uid"]
     assert (await plugin.prepare(claim))[uid].error == ""
