@@ -137,9 +137,9 @@ class Executor:
             )
 
     async def _change(self, record: ClaimRecord, change: PartitionChange) -> str:
-        backend = self._backends[
+        backend = self._backend(
             next(grant.pool for grant in record.grants if grant.gpu == change.gpu)
-        ]
+        )
         log.info("hardware change", change=type(change).__name__, gpu=change.gpu)
         self._changes += 1
         try:
@@ -147,9 +147,17 @@ class Executor:
         finally:
             self._changes += 1
 
+    def _backend(self, pool: str) -> Backend:
+        if pool not in self._backends:
+            raise VendorError(
+                f"pool {pool}: its GPUs' driver is not loaded any more; load it again, or restart the node",
+                retryable=True,
+            )
+        return self._backends[pool]
+
     async def _edits(self, grant: Grant, record: ClaimRecord) -> ContainerEdits:
         backend, target = (
-            self._backends[grant.pool],
+            self._backend(grant.pool),
             target_of(grant, record, self._state.inventories),
         )
         return await self._workers.call(grant.gpu, lambda: backend.edits(target))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from dra_driver.kube.codec import slice_from_json, slice_to_json
-from dra_driver.model.errors import KubeError
+from dra_driver.model.errors import Invalid
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.ports import KubeApi
 from dra_driver.rules.publish import PublishMode, is_same, probe_slices
@@ -29,9 +29,7 @@ async def _keeps_counters(api: KubeApi, node: str) -> bool:
     for probe in probe_slices(node):
         try:
             answer = await api.create(RESOURCE_SLICE, slice_to_json(probe), dry_run=True)
-        except KubeError as error:
-            if error.retryable:
-                raise
+        except Invalid as error:  # all others say nothing about fields: rights, say, may come later
             log.warning("the API server refuses slices with counters", error=str(error))
             return False
         if not is_same(slice_from_json(answer), probe):

@@ -79,6 +79,7 @@ class Publisher:
         self._recorder = recorder
         self._draining_since = ""
         self._withdrawn = False
+        self._turn = asyncio.Lock()
         self._due = asyncio.Event()
         self.published = asyncio.Event()
         state.on_inventory(self.trigger)
@@ -96,10 +97,11 @@ class Publisher:
             return
         while self._state.records:
             await self._state.wait_for_release()
-        self._withdrawn = True
-        log.info("the node is drained: withdrawing its slices")
-        for _, raw in (await self._stored()).values():
-            await self._delete(raw)
+        async with self._turn:
+            self._withdrawn = True
+            log.info("the node is drained: withdrawing its slices")
+            for _, raw in (await self._stored()).values():
+                await self._delete(raw)
 
     async def run(self) -> None:
         """Reconcile after every trigger, for ever; failures are tried again with back-off."""
@@ -110,7 +112,7 @@ class Publisher:
             self._due.clear()
             try:
                 await self.reconcile()
-            except KubeError as error:
+            except DraError as error:
                 failures += 1
                 wait_s = min(BACKOFF_MAX_S, 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
                 log.warning(
@@ -126,8 +128,11 @@ class Publisher:
 
     async def reconcile(self) -> None:
         """Bring all our slices of this node to what is desired now; nothing is written where nothing differs."""
-        if self._withdrawn:
-            return
+        async with self._turn:
+            if not self._withdrawn:
+                await self._reconcile_now()
+
+    async def _reconcile_now(self) -> None:
         mode = await self._decided_mode()
         try:
             await self._reconcile(mode)
@@ -139,7 +144,7 @@ class Publisher:
                 await self._node_ref(), level="Warning", reason=dropped.reason, message=str(dropped)
             )
             self._mode, self._limits = PublishMode.PLAIN, str(dropped)
-            await self._reconcile(self._mode)
+            self._due.set()
 
     async def _reconcile(self, mode: PublishMode) -> None:
         stored = await self._stored()

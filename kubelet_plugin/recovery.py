@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 
 import structlog
 
-from dra_driver.model.errors import DraError
+from dra_driver.model.errors import DraError, RecordError
+from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import CdiStore, Damage
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.snapshot import NodeState
@@ -29,22 +31,31 @@ async def recover(
             why=damage.message,
         )
     for uid, record in list(state.records.items()):
-        if record.preparation is not None and not record.releasing:
-            if not await asyncio.to_thread(cdi.holds, uid, record.preparation.edits):
-                await asyncio.to_thread(cdi.write, uid, record.preparation.edits)
-            continue
         try:
-            await executor.release(uid)
+            await _recover_claim(record, executor, cdi)
         except DraError as error:
             log.warning(
-                "half-done work is not undone yet",
+                "a claim is not as it should be yet; its next call tries again",
                 claim=str(record.claim),
                 claim_uid=uid,
                 error=str(error),
             )
-        else:
-            log.info("half-done work is undone", claim=str(record.claim), claim_uid=uid)
-    known = state.records.keys() | {damage.claim_uid for damage in damages}
+    try:
+        await _remove_orphans(state.records.keys() | {one.claim_uid for one in damages}, cdi)
+    except RecordError as error:
+        log.warning("CDI files that nobody holds may be left", error=str(error))
+
+
+async def _recover_claim(record: ClaimRecord, executor: Executor, cdi: CdiStore) -> None:
+    uid = record.claim.uid
+    if record.preparation is None or record.releasing:
+        await executor.release(uid)
+        log.info("half-done work is undone", claim=str(record.claim), claim_uid=uid)
+    elif not await asyncio.to_thread(cdi.holds, uid, record.preparation.edits):
+        await asyncio.to_thread(cdi.write, uid, record.preparation.edits)
+
+
+async def _remove_orphans(known: AbstractSet[str], cdi: CdiStore) -> None:
     for uid in await asyncio.to_thread(cdi.claims) - known:
         log.info("removing the CDI file of a claim that nobody holds", claim_uid=uid)
         await asyncio.to_thread(cdi.remove, uid)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dra_driver.model.device import PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, DeviceNode
+from dra_driver.model.errors import VendorError
 from dra_driver.model.inventory import Inventory
 from dra_driver.ports import Backend
 
@@ -45,14 +46,22 @@ class NullDevices:
 
     def _existing(self, node: DeviceNode) -> DeviceNode:
         host = self._root / node.path.lstrip("/")
-        if not host.exists():
+        try:
             host.parent.mkdir(parents=True, exist_ok=True)
             _make_null(host)
+        except OSError as error:
+            raise VendorError(
+                f"device node {host}: {error.strerror}; give simulationDir a folder that can be written",
+                retryable=True,
+            ) from error
         return replace(node, host_path=str(host))
 
 
 def _make_null(path: Path) -> None:
+    """Several GPUs share nodes, and are asked for them at the same time: whoever comes second finds it."""
     try:
         os.mknod(path, stat.S_IFCHR | 0o666, _NULL)
+    except FileExistsError:
+        return
     except PermissionError:
         path.touch()

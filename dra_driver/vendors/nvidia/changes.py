@@ -71,8 +71,8 @@ def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
     """Destroy what has that identity, which is returned; already gone, or another's by now, counts as done."""
     identity, created = Identity.parse(change.identity, change.gpu), change.created
     with explained(f"GPU {change.gpu}: destroying the {created.stage} {change.identity}"):
-        gpu = nvml.gpu_by_address(change.gpu)
         try:
+            gpu = nvml.gpu_by_address(change.gpu)  # one that is gone took its instances along
             instance = nvml.gpu_instance(gpu, identity.instance)
             if not _is_what_was_made(nvml, gpu, instance, created):
                 return change.identity
