@@ -154,7 +154,7 @@ class Publisher:
             for inventory in self._state.inventories.values()
         ]
         raw = {name: stored_raw for name, (_, stored_raw) in stored.items()}
-        self._notice_drain(raw.values())
+        await self._notice_drain(raw.values())
         if self._draining_since:
             pools = [drained(pool, self._draining_since, mode) for pool in pools]
         wanted = {item.name for pool in pools for item in pool.slices}
@@ -172,10 +172,10 @@ class Publisher:
                 )
             await self._write(pool, diff_pool(pool, readable), raw)
 
-    def _notice_drain(self, stored: Iterable[JsonObject]) -> None:
-        """The annotation on any slice counts, so that its removal counts once it is complete; with the slices wiped nothing changes."""
+    async def _notice_drain(self, stored: Iterable[JsonObject]) -> None:
+        """The annotation on any slice counts, so that its removal counts once it is complete; without slices, the Node's."""
         notes = [item["metadata"].get("annotations", {}).get(DRAIN_ANNOTATION) for item in stored]
-        since = next(filter(None, notes), "") if notes else self._draining_since
+        since = next(filter(None, notes), "") if notes else await self._drained_by_node()
         if since != self._draining_since:
             log.info("draining" if since else "no longer draining", since=since or None)
         self._draining_since = since
@@ -264,6 +264,14 @@ class Publisher:
                     message=f"partitions are not published: {self._limits}",
                 )
         return self._mode
+
+    async def _drained_by_node(self) -> str:
+        """Slices were wiped, or a drained plugin took them along when it stopped: the Node still knows."""
+        if self._draining_since:
+            return self._draining_since
+        metadata = (await self._api.get(NODE, self._state.node))["metadata"]
+        since: str = metadata.get("annotations", {}).get(DRAIN_ANNOTATION, "")
+        return since
 
     async def _node_ref(self) -> JsonObject:
         """The Node as it is now: slices owned by a former Node of this name would be collected at once."""

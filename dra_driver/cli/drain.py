@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ from dra_driver.cli.queries import OURS, connect
 from dra_driver.kube.codec import slice_from_json
 from dra_driver.kube.credentials import Access
 from dra_driver.model.errors import NotFound
-from dra_driver.model.kinds import RESOURCE_CLAIM, RESOURCE_SLICE
+from dra_driver.model.kinds import NODE, RESOURCE_CLAIM, RESOURCE_SLICE, Kind
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import JsonObject, KubeApi
 from dra_driver.rules.draining import DRAIN_ANNOTATION, is_drained
@@ -47,13 +47,18 @@ class Duration(click.ParamType[float]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Which nodes: all if none is named."""
+    """Which nodes: all if none is named. `outlives_plugin`: the Node keeps the drain where slices come and go."""
 
     nodes: frozenset[str]
+    outlives_plugin: bool
 
     def has_slice(self, item: JsonObject) -> bool:
         """Whether the slice is of one of the nodes."""
         return not self.nodes or item["spec"].get("nodeName") in self.nodes
+
+    def has_node(self, item: JsonObject) -> bool:
+        """Whether the Node is one of them."""
+        return not self.nodes or item["metadata"]["name"] in self.nodes
 
     def has_pool(self, name: str) -> bool:
         """Whether the pool is of one of the nodes: pools are called `<node>/<vendor>`."""
@@ -63,7 +68,15 @@ class Scope:
 @click.command()
 @click.argument("nodes", metavar="[NODE]...", nargs=-1)
 @click.option("--all", "everywhere", is_flag=True, help="All nodes.")
-@click.option("--undo", is_flag=True, help="Give devices out again, and wait for nothing.")
+@click.option(
+    "--for-removal",
+    "mode",
+    flag_value="removal",
+    help="Before uninstalling: the drain ends with the plugin.",
+)
+@click.option(
+    "--undo", "mode", flag_value="undo", help="Give devices out again, and wait for nothing."
+)
 @click.option(
     "--timeout",
     "timeout_s",
@@ -74,7 +87,12 @@ class Scope:
 )
 @access_options
 def drain(
-    *, nodes: tuple[str, ...], everywhere: bool, undo: bool, timeout_s: float, access: Access
+    *,
+    nodes: tuple[str, ...],
+    everywhere: bool,
+    mode: str | None,
+    timeout_s: float,
+    access: Access,
 ) -> None:
     """Stop giving out devices of these nodes, and wait until no claim has one.
 
@@ -83,9 +101,9 @@ def drain(
     """
     if bool(nodes) == everywhere:
         raise click.UsageError("name the nodes to drain, or say --all")
-    scope = Scope(nodes=frozenset(nodes))
+    scope = Scope(nodes=frozenset(nodes), outlives_plugin=mode != "removal")
     try:
-        asyncio.run(_undo(access, scope) if undo else _drain(access, scope, timeout_s))
+        asyncio.run(_undo(access, scope) if mode == "undo" else _drain(access, scope, timeout_s))
     except KeyboardInterrupt:
         click.echo(
             "stopped waiting; the nodes stay drained, `dra drain --undo` ends that", err=True
@@ -95,11 +113,18 @@ def drain(
 
 async def _undo(access: Access, scope: Scope) -> None:
     async with connect(access) as api:
-        while any(map(_is_marked, slices := await _slices(api, scope))):
-            for item in filter(_is_marked, slices):
-                await _mark(api, item, None)
+        nodes = [item for item in (await api.list(NODE)).items if scope.has_node(item)]
+        for node in filter(_is_marked, nodes):
+            await _mark(api, NODE, node["metadata"]["name"], None)
+        while marked := [item for item in await _slices(api, scope) if _is_marked(item)]:
+            for item in marked:
+                await _mark(api, RESOURCE_SLICE, item["metadata"]["name"], None)
             await asyncio.sleep(_UNDO_S)  # a plugin in the middle of writing may put it back once
-    click.echo(f"{_nodes_of(slices)} may be used again")
+    click.echo(
+        "all nodes may be used again"
+        if not scope.nodes
+        else f"{_named(scope.nodes)} may be used again"
+    )
 
 
 async def _drain(access: Access, scope: Scope, timeout_s: float) -> None:
@@ -109,9 +134,7 @@ async def _drain(access: Access, scope: Scope, timeout_s: float) -> None:
     async with connect(access) as api:
         while True:
             slices = await _slices(api, scope)
-            for item in slices:
-                if not _is_marked(item):
-                    await _mark(api, item, since)
+            await _mark_all(api, scope, slices, since)
             waits = [*_unanswered(slices), *_holders(await _claims(api), scope)]
             if not waits:
                 break
@@ -125,23 +148,31 @@ async def _drain(access: Access, scope: Scope, timeout_s: float) -> None:
 
 
 async def _slices(api: KubeApi, scope: Scope) -> list[JsonObject]:
-    """Our slices on these nodes. Raises NotFound for a node without any: most likely its name is wrong."""
     listing = await api.list(RESOURCE_SLICE, selectors={"fieldSelector": OURS})
-    found = [item for item in listing.items if scope.has_slice(item)]
-    silent = scope.nodes - {item["spec"]["nodeName"] for item in found}
-    if silent:
-        raise NotFound(f"node {min(silent)}: {DRIVER_NAME} publishes nothing there")
-    return found
+    return [item for item in listing.items if scope.has_slice(item)]
 
 
 async def _claims(api: KubeApi) -> Sequence[JsonObject]:
     return (await api.list(RESOURCE_CLAIM)).items
 
 
-async def _mark(api: KubeApi, item: JsonObject, since: str | None) -> None:
+async def _mark_all(api: KubeApi, scope: Scope, slices: Sequence[JsonObject], since: str) -> None:
+    """Annotate what is not yet. Raises NotFound for a named node without slices: most likely its name is wrong."""
+    nodes = {item["spec"]["nodeName"] for item in slices}
+    if silent := scope.nodes - nodes:
+        raise NotFound(f"node {min(silent)}: {DRIVER_NAME} publishes nothing there")
+    fresh = [item for item in slices if not _is_marked(item)]
+    if scope.outlives_plugin:
+        for node in sorted({item["spec"]["nodeName"] for item in fresh}):
+            await _mark(api, NODE, node, since)
+    for item in fresh:
+        await _mark(api, RESOURCE_SLICE, item["metadata"]["name"], since)
+
+
+async def _mark(api: KubeApi, kind: Kind, name: str, since: str | None) -> None:
     patch = {"metadata": {"annotations": {DRAIN_ANNOTATION: since}}}
     try:
-        await api.patch(RESOURCE_SLICE, item["metadata"]["name"], patch)
+        await api.patch(kind, name, patch)
     except NotFound:
         return
 
@@ -173,5 +204,8 @@ def _holders(claims: Iterable[JsonObject], scope: Scope) -> list[str]:
 
 
 def _nodes_of(slices: Iterable[JsonObject]) -> str:
-    names = sorted({item["spec"]["nodeName"] for item in slices})
-    return f"node {names[0]}" if len(names) == 1 else f"{len(names)} nodes"
+    return _named({item["spec"]["nodeName"] for item in slices})
+
+
+def _named(nodes: Collection[str]) -> str:
+    return f"node {min(nodes)}" if len(nodes) == 1 else f"{len(nodes)} nodes"

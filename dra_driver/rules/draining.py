@@ -1,7 +1,8 @@
 """Draining: nothing new is given out, what is out stays, and in the end nobody uses the driver.
 
 `dra drain` writes an annotation on a node's ResourceSlices; the node's plugin, which alone writes their contents, answers by
-publishing devices that no claim gets any more. The annotation lasts until it is removed from all of the node's slices.
+publishing devices that no claim gets any more. The annotation lasts until it is removed from all of the node's slices. The Node carries it, too, for
+the time when there are none.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ def test_removal_waits_for_a_drain_with_the_rights_of_one() -> None:
         (["resourceclaims"], ["list"]),
     ]
     [container] = find(hooks, "Job")["spec"]["template"]["spec"]["containers"]
-    assert [*container["command"], *container["args"]] == ["dra", "drain", "--all", "--timeout=1h"]
+    command = " ".join([*container["command"], *container["args"]])
+    assert command == "dra drain --all --for-removal --timeout=1h"
     assert not render_hooks({"drain": {"onUninstall": False}})
 
 

@@ -105,6 +105,31 @@ async def test_where_taints_are_not_kept_devices_are_withdrawn(
     assert (await plugin.prepare(claim))[claim["metadata"]["uid"]].error == ""
 
 
+async def test_a_drain_outlives_the_plugin(plugin: Plugin, cluster: Cluster) -> None:
+    """The Node keeps it while there are no slices: the next plugin comes back drained, until `--undo`, also in between."""
+    await drain(cluster, "--all")
+    await plugin.stop()
+    assert await cluster.slices() == []
+    await plugin.start()
+    await eventually(cluster.is_published)
+    assert set(await tainted(cluster)) == {True}
+    await plugin.stop()
+    assert (await drain(cluster, NODE_NAME, "--undo"))[0] == 0
+    await plugin.start()
+    await eventually(cluster.is_published)
+    assert set(await tainted(cluster)) == {False}
+
+
+async def test_a_drain_for_removal_ends_with_the_plugin(plugin: Plugin, cluster: Cluster) -> None:
+    """What is installed again later gives its devices out."""
+    await drain(cluster, "--all", "--for-removal")
+    assert set(await tainted(cluster)) == {True}
+    await plugin.stop()
+    await plugin.start()
+    await eventually(cluster.is_published)
+    assert set(await tainted(cluster)) == {False}
+
+
 async def test_a_drained_plugin_leaves_nothing_when_it_stops(
     plugin: Plugin, cluster: Cluster
 ) -> None:

@@ -53,6 +53,6 @@ async def start_drain(plane: ControlPlane) -> asyncio.subprocess.Process:
     """`dra drain --all`, as the chart's hook runs it."""
     program = Path(sys.executable).with_name("dra")
     return await asyncio.create_subprocess_exec(
-        *(program, "drain", "--all", "--kubeconfig", plane.kubeconfig),
+        *(program, "drain", "--all", "--for-removal", "--kubeconfig", plane.kubeconfig),
         stdout=asyncio.subprocess.PIPE,
     )
