@@ -231,7 +231,7 @@ async def test_taints_keep_the_time_they_were_added(api: KubeApi, new_slice: Bui
 
 async def test_a_pod_is_bound_once(client: Any, new_pod: Build) -> None:
     """pods/binding sets spec.nodeName and PodScheduled; the second binding conflicts."""
-    await client.send("POST", PODS, new_pod())
+    await client.send("POST", PODS, new_pod(schedulerName="none"))  # nobody else speaks of it
     binding = {
         "apiVersion": "v1",
         "kind": "Binding",
