@@ -32,14 +32,14 @@ from kubelet_plugin.publisher import Publisher, PublishPolicy
 from kubelet_plugin.recovery import recover
 from kubelet_plugin.registration import Registration
 from kubelet_plugin.service import DraService
-from kubelet_plugin.snapshot import NodeState
+from kubelet_plugin.state import NodeState
 from kubelet_plugin.workers import Workers
 
 log = structlog.get_logger(__name__)
 
 REDISCOVER_S = 30.0
 WITHDRAW_S = 8.0
-"""With the default drainTimeoutS this stays below the 30 s that Kubernetes gives a pod."""
+"""With the default stopTimeoutS this stays below the 30 s that Kubernetes gives a pod."""
 
 
 async def run(settings: PluginSettings) -> None:
@@ -91,10 +91,10 @@ async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         service = DraService(claims)
         await stack.enter_async_context(
-            serving(dra_socket, service.add_to, drain_timeout_s=settings.drain_timeout_s)
+            serving(dra_socket, service.add_to, grace_s=settings.stop_timeout_s)
         )
         await stack.enter_async_context(
-            serving(registration_socket, registration.add_to, drain_timeout_s=1.0)
+            serving(registration_socket, registration.add_to, grace_s=1.0)
         )
         log.info("serving", node=settings.node_name, socket=str(dra_socket))
         async with asyncio.TaskGroup() as tasks:
@@ -106,15 +106,15 @@ async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:
                 await _withdraw_if_drained(publishing.result())
             for task in background:
                 task.cancel()
-        await _drain(claims, settings.drain_timeout_s)
+        await _finish_calls(claims, settings.stop_timeout_s)
 
 
-async def _drain(claims: Claims, timeout_s: float) -> None:
+async def _finish_calls(claims: Claims, timeout_s: float) -> None:
     """Calls under way may finish; what does not finish in time is undone by the next process."""
     log.info("stopping; calls under way may finish", timeout_s=timeout_s)
     try:
         async with asyncio.timeout(timeout_s):
-            await claims.drain()
+            await claims.finish_calls()
     except TimeoutError:
         log.warning("stopping with calls under way; the next start undoes what they began")
 

@@ -17,7 +17,7 @@ from dra_driver.model.record import ClaimRecord, PreparedDevice
 from dra_driver.ports import Damage, KubeApi
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.planner import plan_prepare
-from kubelet_plugin.snapshot import NodeState
+from kubelet_plugin.state import NodeState
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Claims:
         """Release whatever the claim holds here. Unknown claims hold nothing."""
         await self._join(claim, "unprepare", lambda: self._unprepare(claim))
 
-    async def drain(self) -> None:
+    async def finish_calls(self) -> None:
         """Return when no call is being worked on."""
         while self._flights:
             await asyncio.wait(self._flights.values())

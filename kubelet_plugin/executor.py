@@ -18,7 +18,7 @@ from dra_driver.model.names import cdi_device_id, cdi_device_name
 from dra_driver.model.record import ClaimRecord, Grant, Preparation, PreparedDevice
 from dra_driver.ports import Backend, CdiStore, ClaimStore
 from kubelet_plugin.planner import bind_parent, plan_release, target_of
-from kubelet_plugin.snapshot import NodeState
+from kubelet_plugin.state import NodeState
 from kubelet_plugin.workers import Workers
 
 log = structlog.get_logger(__name__)

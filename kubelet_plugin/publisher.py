@@ -24,7 +24,7 @@ from dra_driver.rules.forms import made_instances
 from dra_driver.rules.publish import (
     DEVICES_PER_SLICE,
     LIMITED_ANNOTATION,
-    Pool,
+    DesiredPool,
     PoolWrites,
     PublishMode,
     desired_pool,
@@ -32,7 +32,7 @@ from dra_driver.rules.publish import (
     is_same,
 )
 from kubelet_plugin.probing import supported_mode
-from kubelet_plugin.snapshot import NodeState
+from kubelet_plugin.state import NodeState
 
 log = structlog.get_logger(__name__)
 
@@ -181,7 +181,7 @@ class Publisher:
         self._draining_since = since
 
     async def _write(
-        self, pool: Pool, writes: PoolWrites, stored: Mapping[str, JsonObject]
+        self, pool: DesiredPool, writes: PoolWrites, stored: Mapping[str, JsonObject]
     ) -> None:
         if not writes:
             return
@@ -224,7 +224,7 @@ class Publisher:
         limits = {LIMITED_ANNOTATION: self._limits} if self._mode is PublishMode.PLAIN else {}
         return drain | limits
 
-    async def _withdraw(self, pool: Pool) -> None:
+    async def _withdraw(self, pool: DesiredPool) -> None:
         """Delete the pool, its last written slices included, so that nobody can use what is not whole."""
         for item, raw in (await self._stored()).values():
             if item is None or item.pool.name == pool.name:

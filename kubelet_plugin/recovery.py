@@ -12,7 +12,7 @@ from dra_driver.model.errors import DraError, RecordError
 from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import CdiStore, Damage
 from kubelet_plugin.executor import Executor
-from kubelet_plugin.snapshot import NodeState
+from kubelet_plugin.state import NodeState
 
 log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""The DRA service that the kubelet calls (k8s.io/kubelet dra/v1): decode, ask `Claims`, encode."""
+"""The DRA service that the kubelet calls (k8s.io/kubelet dra/v1): decode, ask `ClaimCalls`, encode."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Answer = TypeVar("_Answer")
 _log = structlog.get_logger()
 
 
-class Claims(Protocol):
+class ClaimCalls(Protocol):
     """What the service needs of the plugin. Both methods raise DraError, and are called for different claims at once.
 
     A client that gives up, or whose deadline passes, cancels the call: what must not be left half done is shielded by
@@ -51,7 +51,7 @@ class Failure:
 class DraService(api_pb2_grpc.DRAPluginServicer):
     """Every claim of a call gets its own answer: none waits for, cancels or fails another."""
 
-    def __init__(self, claims: Claims) -> None:
+    def __init__(self, claims: ClaimCalls) -> None:
         self._claims = claims
 
     def add_to(self, server: grpc.aio.Server) -> None:

@@ -25,7 +25,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
 
 
-class Sharing(_Strict):
+class SharingRequest(_Strict):
     """The kind of sharing that the claim counts on; a device of another kind is refused when the claim is prepared."""
 
     strategy: SharingStrategy
@@ -36,7 +36,7 @@ class GpuConfig(_Strict):
 
     api_version: Literal["gpu.dra-driver.dev/v1alpha1"]
     kind: Literal["GpuConfig"]
-    sharing: Sharing | None = None
+    sharing: SharingRequest | None = None
 
 
 def parse_gpu_config(parameters: Mapping[str, Any], where: str) -> GpuConfig:

@@ -15,7 +15,7 @@ from dra_driver.model.names import is_dns_subdomain
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "text"]
-PublishMode: TypeAlias = Literal["auto", "full", "plain"]
+PublishChoice: TypeAlias = Literal["auto", "full", "plain"]
 
 
 def _absolute(path: Path) -> Path:
@@ -80,7 +80,7 @@ class PluginSettings(BaseModel):
         Path("/var/lib/kubelet/plugins/gpu.dra-driver.dev/simulation"),
         description="Folder in which simulated hardware keeps its state, as real hardware would, between two starts.",
     )
-    publish_mode: PublishMode = Field(
+    publish_mode: PublishChoice = Field(
         "auto",
         description="`full`: everything a GPU can become; `plain`: what it is now; `auto`: full where the cluster can do it.",
     )
@@ -90,7 +90,7 @@ class PluginSettings(BaseModel):
     sdk_timeout_s: Seconds = Field(
         30.0, description="Seconds after which a call to a vendor's library counts as hung."
     )
-    drain_timeout_s: Seconds = Field(
+    stop_timeout_s: Seconds = Field(
         20.0,
         description="Seconds that calls under way may still take once the plugin is told to stop.",
     )

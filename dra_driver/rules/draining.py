@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dra_driver.model.slices import Device, ResourceSlice, Taint
-from dra_driver.rules.publish import Pool, PublishMode
+from dra_driver.rules.publish import DesiredPool, PublishMode
 
 DRAIN_ANNOTATION = "gpu.dra-driver.dev/drain"
 """Its value is the time since when, in RFC 3339."""
 DRAINING_TAINT = "gpu.dra-driver.dev/draining"
 
 
-def drained(pool: Pool, since: str, mode: PublishMode) -> Pool:
+def drained(pool: DesiredPool, since: str, mode: PublishMode) -> DesiredPool:
     """The pool with a taint on every device; where taints are not kept (PLAIN), with no device at all.
 
     Withdrawing a device that is in use is harmless there: without counters nothing is freed by it.

@@ -45,7 +45,7 @@ class PublishMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class DesiredPool:
     """A pool as it should be: its slices in order, all with generation 0 until a diff decides on one.
 
     `left_out` names, per GPU, the profiles that did not fit into the budget of devices.
@@ -77,7 +77,7 @@ def desired_pool(
     made: frozenset[Made],
     mode: PublishMode,
     devices_per_gpu: int,
-) -> Pool:
+) -> DesiredPool:
     """The pool of one vendor on a node. A node whose GPUs are all unusable gets one empty slice: a complete, empty pool."""
     kept = [
         _within_budget(tuple(published_forms(gpu, made, mode)), devices_per_gpu)
@@ -107,7 +107,7 @@ def desired_pool(
         )
         for index, (devices, sets) in enumerate(contents or [((), ())])
     )
-    return Pool(
+    return DesiredPool(
         name=pool.name, slices=slices, left_out=tuple(name for _, names in kept for name in names)
     )
 
@@ -122,7 +122,7 @@ def slice_name(index: int, pool: str) -> str:
     return f"{index:05x}-{vendor}-{digest}-{DRIVER_NAME}"
 
 
-def diff_pool(pool: Pool, observed: Iterable[ResourceSlice]) -> PoolWrites:
+def diff_pool(pool: DesiredPool, observed: Iterable[ResourceSlice]) -> PoolWrites:
     """The writes from what is stored to what is desired; none where nothing differs.
 
     Changed taints rewrite their slices alone, and so does one change of another kind; anything more raises the generation of

@@ -37,11 +37,11 @@ def create_private_folder(folder: Path) -> None:
 
 @asynccontextmanager
 async def serving(
-    path: Path, add_services: Callable[[grpc.aio.Server], None], *, drain_timeout_s: float = 0.0
+    path: Path, add_services: Callable[[grpc.aio.Server], None], *, grace_s: float = 0.0
 ) -> AsyncIterator[None]:
     """The services answer on the socket at `path` (mode 0600) while the block runs; the socket is gone afterwards.
 
-    Running calls get `drain_timeout_s` to finish, then they are cancelled. Raises StartError where the folder is missing,
+    Running calls get `grace_s` to finish, then they are cancelled. Raises StartError where the folder is missing,
     the path is too long, somebody else serves there, or something that is no socket is in the way.
     """
     _check_path(path)
@@ -53,7 +53,7 @@ async def serving(
     try:
         yield
     finally:
-        await server.stop(drain_timeout_s)
+        await server.stop(grace_s)
 
 
 def _check_path(path: Path) -> None:

@@ -26,7 +26,7 @@ from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.claims import Claims
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.recovery import recover
-from kubelet_plugin.snapshot import NodeState
+from kubelet_plugin.state import NodeState
 from kubelet_plugin.workers import Workers
 
 NODE = "n"

@@ -26,7 +26,7 @@ from dra_driver.sandbox.scheduler import Scheduler
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.publisher import Publisher, PublishPolicy
-from kubelet_plugin.snapshot import NodeState
+from kubelet_plugin.state import NodeState
 
 SEEDS = range(1000)
 ALL_OFF = Gates(

@@ -35,7 +35,7 @@ _ABSENT = frozenset(
 )
 """How drivers say that there is no such thing (any more); INVALID_ARGUMENT for profiles newer than the driver."""
 
-_CORES_PER_MULTIPROCESSOR = {(7, 0): 64, (7, 2): 64, (7, 5): 64, (8, 0): 64}
+_CORES_PER_MULTIPROCESSOR = {(6, 0): 64, (7, 0): 64, (7, 2): 64, (7, 5): 64, (8, 0): 64}
 """By compute capability, for the kinds that differ from the 128 of all the others we can meet (CUDA C++ guide)."""
 
 
