@@ -10,7 +10,8 @@ import structlog
 
 from dra_driver.wire.registration_v1 import api_pb2, api_pb2_grpc
 
-SUPPORTED_VERSIONS = ("v1.DRAPlugin",)
+SUPPORTED_VERSIONS = ("v1.DRAPlugin", "v1beta1.DRAPlugin")
+"""Services, not versions of ours: a kubelet takes the first DRAPlugin of the list that it knows."""
 
 _log = structlog.get_logger()
 

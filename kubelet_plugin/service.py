@@ -1,4 +1,4 @@
-"""The DRA service that the kubelet calls (k8s.io/kubelet dra/v1): decode, ask `ClaimCalls`, encode."""
+"""The DRA service that the kubelet calls (k8s.io/kubelet dra/v1 and dra/v1beta1): decode, ask `ClaimCalls`, encode."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from dra_driver.model.errors import DraError
 from dra_driver.model.names import checked_claim_uid
 from dra_driver.model.record import PreparedDevice
 from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
+from dra_driver.wire.dra_v1beta1 import api_pb2 as v1beta1_pb2
 
-CLAIMS_PER_CALL = 64
+CLAIMS_AT_ONCE = 64
+"""Of one call; a kubelet never splits the claims of a pod, so the others take their turn instead of being refused."""
 
 _Answer = TypeVar("_Answer")
 _log = structlog.get_logger()
@@ -49,14 +51,34 @@ class Failure:
 
 
 class DraService(api_pb2_grpc.DRAPluginServicer):
-    """Every claim of a call gets its own answer: none waits for, cancels or fails another."""
+    """Every claim of a call gets its own answer: none cancels or fails another.
+
+    One implementation for both versions: v1beta1 is v1 less `share_id`, which its readers skip as they skip any field that
+    they do not know.
+    """
 
     def __init__(self, claims: ClaimCalls) -> None:
         self._claims = claims
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve on this server."""
-        api_pb2_grpc.add_DRAPluginServicer_to_server(self, server)
+        """Serve both versions on this server."""
+        prepare = grpc.unary_unary_rpc_method_handler(
+            self.NodePrepareResources,
+            request_deserializer=api_pb2.NodePrepareResourcesRequest.FromString,
+            response_serializer=api_pb2.NodePrepareResourcesResponse.SerializeToString,
+        )
+        unprepare = grpc.unary_unary_rpc_method_handler(
+            self.NodeUnprepareResources,
+            request_deserializer=api_pb2.NodeUnprepareResourcesRequest.FromString,
+            response_serializer=api_pb2.NodeUnprepareResourcesResponse.SerializeToString,
+        )
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "NodePrepareResources": prepare,
+            "NodeUnprepareResources": unprepare,
+        }
+        for file in (api_pb2.DESCRIPTOR, v1beta1_pb2.DESCRIPTOR):
+            name = file.services_by_name["DRAPlugin"].full_name
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
 
     async def NodePrepareResources(  # noqa: N802 - the contract's name
         self,
@@ -66,7 +88,6 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
         ],
     ) -> api_pb2.NodePrepareResourcesResponse:
         """Devices, or an error, for each claim."""
-        await _check_size(request.claims, context)
         remaining_s = context.time_remaining()
         deadline = None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
         answers = await _answer_each(
@@ -79,12 +100,11 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
     async def NodeUnprepareResources(  # noqa: N802 - the contract's name
         self,
         request: api_pb2.NodeUnprepareResourcesRequest,
-        context: grpc.aio.ServicerContext[
+        context: grpc.aio.ServicerContext[  # noqa: ARG002
             api_pb2.NodeUnprepareResourcesRequest, api_pb2.NodeUnprepareResourcesResponse
         ],
     ) -> api_pb2.NodeUnprepareResourcesResponse:
         """Nothing, or an error, for each claim."""
-        await _check_size(request.claims, context)
         answers = await _answer_each(request.claims, "unprepare", self._claims.unprepare)
         return api_pb2.NodeUnprepareResourcesResponse(
             claims={
@@ -94,24 +114,18 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
         )
 
 
-async def _check_size(
-    claims: Sequence[api_pb2.Claim], context: grpc.aio.ServicerContext[Any, Any]
-) -> None:
-    if len(claims) > CLAIMS_PER_CALL:
-        await context.abort(
-            grpc.StatusCode.INVALID_ARGUMENT,
-            f"{len(claims)} claims in one call: send at most {CLAIMS_PER_CALL}",
-        )
-
-
 async def _answer_each(
     claims: Sequence[api_pb2.Claim],
     operation: str,
     work: Callable[[ClaimRef], Awaitable[_Answer]],
 ) -> dict[str, _Answer | Failure]:
-    answers = await asyncio.gather(
-        *(_answer(claim, operation, work) for claim in claims), return_exceptions=True
-    )
+    turns = asyncio.Semaphore(CLAIMS_AT_ONCE)
+
+    async def in_turn(claim: api_pb2.Claim) -> _Answer | Failure:
+        async with turns:
+            return await _answer(claim, operation, work)
+
+    answers = await asyncio.gather(*map(in_turn, claims), return_exceptions=True)
     return {
         # What is left to be an exception is a cancellation of shared work that this claim waited for.
         claim.uid: Failure("InternalError: interrupted")

@@ -28,13 +28,13 @@ async def kubelet(
 
 
 async def test_the_kubelet_learns_who_we_are(kubelet: api_pb2_grpc.RegistrationAsyncStub) -> None:
-    """Type, name, absolute endpoint, and the one service that we serve."""
+    """Type, name, absolute endpoint, and the services that we serve, the preferred one first."""
     info = await kubelet.GetInfo(api_pb2.InfoRequest(), timeout=1)
     assert info == api_pb2.PluginInfo(
         type="DRAPlugin",
         name="gpu.dra-driver.dev",
         endpoint="/plugins/gpu/dra.sock",
-        supported_versions=["v1.DRAPlugin"],
+        supported_versions=["v1.DRAPlugin", "v1beta1.DRAPlugin"],
     )
 
 

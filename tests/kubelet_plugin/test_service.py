@@ -15,8 +15,10 @@ from dra_driver.model.claim import ClaimRef
 from dra_driver.model.errors import ClaimReplaced, VendorError
 from dra_driver.model.record import PreparedDevice
 from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
+from dra_driver.wire.dra_v1beta1 import api_pb2 as v1beta1_pb2
+from dra_driver.wire.dra_v1beta1 import api_pb2_grpc as v1beta1_pb2_grpc
 from dra_driver.wire.sockets import serving
-from kubelet_plugin.service import CLAIMS_PER_CALL, DraService
+from kubelet_plugin.service import CLAIMS_AT_ONCE, DraService
 
 Behaviour = Callable[[ClaimRef], Awaitable[tuple[PreparedDevice, ...]]]
 DEVICE = PreparedDevice(
@@ -55,13 +57,16 @@ def claims() -> ScriptedClaims:
 
 
 @pytest.fixture
-async def kubelet(
-    claims: ScriptedClaims, tmp_path: Path
-) -> AsyncIterator[api_pb2_grpc.DRAPluginAsyncStub]:
+async def channel(claims: ScriptedClaims, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     path = tmp_path / "dra.sock"
     channel = grpc.aio.insecure_channel(f"unix:{path}")
     async with serving(path, DraService(claims).add_to), channel:
-        yield api_pb2_grpc.DRAPluginStub(channel)
+        yield channel
+
+
+@pytest.fixture
+def kubelet(channel: grpc.aio.Channel) -> api_pb2_grpc.DRAPluginAsyncStub:
+    return api_pb2_grpc.DRAPluginStub(channel)
 
 
 def claim(name: str, uid: str | None = None) -> api_pb2.Claim:
@@ -133,13 +138,13 @@ async def test_claims_of_a_call_run_at_the_same_time(
     claims: ScriptedClaims, kubelet: api_pb2_grpc.DRAPluginAsyncStub
 ) -> None:
     """Each waits here until all others have come: one after the other would never end."""
-    everyone = asyncio.Barrier(CLAIMS_PER_CALL)
+    everyone = asyncio.Barrier(CLAIMS_AT_ONCE)
 
     async def meet(_: ClaimRef) -> tuple[PreparedDevice, ...]:
         await everyone.wait()
         return ()
 
-    asked = [claim(f"c{number}") for number in range(CLAIMS_PER_CALL)]
+    asked = [claim(f"c{number}") for number in range(CLAIMS_AT_ONCE)]
     claims.behaviour = {c.name: meet for c in asked}
     response = await kubelet.NodePrepareResources(prepare(*asked), timeout=10)
     assert set(response.claims) == {c.uid for c in asked}
@@ -160,18 +165,58 @@ async def test_a_uid_that_is_no_uuid_reaches_nobody(
     assert not claims.unprepared
 
 
-async def test_too_many_claims_are_refused_as_a_whole(
+async def test_a_call_of_any_size_is_served_64_claims_at_a_time(
     claims: ScriptedClaims, kubelet: api_pb2_grpc.DRAPluginAsyncStub
 ) -> None:
-    """A bound on what one call may make us do."""
-    asked = [claim(f"c{number}") for number in range(CLAIMS_PER_CALL + 1)]
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await kubelet.NodePrepareResources(prepare(*asked))
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await kubelet.NodeUnprepareResources(api_pb2.NodeUnprepareResourcesRequest(claims=asked))
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert not claims.deadlines
+    """Whatever a pod asks for is answered; what one call may make us do at once is bounded."""
+    running: set[str] = set()
+    most = 0
+    full = asyncio.Barrier(CLAIMS_AT_ONCE)
+
+    async def note(ref: ClaimRef) -> tuple[PreparedDevice, ...]:
+        nonlocal most
+        running.add(ref.uid)
+        most = max(most, len(running))
+        await full.wait()
+        running.discard(ref.uid)
+        return ()
+
+    asked = [claim(f"c{number}") for number in range(3 * CLAIMS_AT_ONCE)]
+    claims.behaviour = {c.name: note for c in asked}
+    prepared = await kubelet.NodePrepareResources(prepare(*asked))
+    assert set(prepared.claims) == {c.uid for c in asked}
+    request = api_pb2.NodeUnprepareResourcesRequest(claims=asked)
+    unprepared = await kubelet.NodeUnprepareResources(request)
+    assert set(unprepared.claims) == {c.uid for c in asked}
+    assert most == CLAIMS_AT_ONCE
+
+
+async def test_v1beta1_is_served_as_v1_is(
+    claims: ScriptedClaims, channel: grpc.aio.Channel
+) -> None:
+    """The same devices, errors and releases, and one implementation: but for the share's ID, which that version lacks."""
+    share = PreparedDevice(
+        requests=("gpu",), pool="p", device="d", cdi_ids=("a/b=c",), share_id="s-1"
+    )
+
+    async def shared(_: ClaimRef) -> tuple[PreparedDevice, ...]:
+        return (share,)
+
+    claims.behaviour = {"shared": shared, "bad": failing(ClaimReplaced("gone"))}
+    names = ("shared", "bad")
+    asked = [v1beta1_pb2.Claim(namespace="n", name=name, uid=str(uuid.uuid4())) for name in names]
+    old = v1beta1_pb2_grpc.DRAPluginStub(channel)
+    request = v1beta1_pb2.NodePrepareResourcesRequest(claims=asked)
+    answers = (await old.NodePrepareResources(request)).claims
+    [device] = answers[asked[0].uid].devices
+    assert device.request_names == ["gpu"]
+    assert (device.pool_name, device.device_name) == ("p", "d")
+    assert device.cdi_device_ids == ["a/b=c"]
+    assert answers[asked[1].uid].error == "ClaimReplaced: gone"
+    release = v1beta1_pb2.NodeUnprepareResourcesRequest(claims=asked[:1])
+    released = (await old.NodeUnprepareResources(release)).claims
+    assert released[asked[0].uid].error == ""
+    assert [ref.uid for ref in claims.unprepared] == [asked[0].uid]
 
 
 async def test_the_caller_s_deadline_is_handed_on(

@@ -28,7 +28,7 @@ ALL_OFF = Gates(
 
 
 async def test_it_introduces_itself_to_the_kubelet(plugin: Plugin) -> None:
-    """Type, name, the DRA service's socket and its version."""
+    """Type, name, the DRA service's socket and the version to prefer."""
     async with grpc.aio.insecure_channel(f"unix:{plugin.sockets[0]}") as channel:
         info = await api_pb2_grpc.RegistrationStub(channel).GetInfo(
             api_pb2.InfoRequest(), timeout=1
@@ -38,7 +38,7 @@ async def test_it_introduces_itself_to_the_kubelet(plugin: Plugin) -> None:
         DRIVER_NAME,
         str(plugin.sockets[1]),
     )
-    assert list(info.supported_versions) == ["v1.DRAPlugin"]
+    assert info.supported_versions[0] == "v1.DRAPlugin"
     assert {oct(socket.stat().st_mode & 0o777) for socket in plugin.sockets} == {"0o600"}
 
 
