@@ -12,6 +12,7 @@ import signal
 from contextlib import AsyncExitStack
 
 import structlog
+from grpc.aio import Server
 
 from dra_driver.cdi.folder import CdiFolder
 from dra_driver.config.settings import PluginSettings
@@ -27,6 +28,7 @@ from dra_driver.wire.sockets import create_private_folder, serving
 from kubelet_plugin.claims import Claims
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.hardware import open_backends
+from kubelet_plugin.health_service import HealthBoard, HealthService
 from kubelet_plugin.instance import sole_instance
 from kubelet_plugin.publisher import Publisher, PublishPolicy
 from kubelet_plugin.recovery import recover
@@ -88,11 +90,17 @@ async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:
     dra_socket = settings.data_dir / "dra.sock"
     registration = Registration(driver=DRIVER_NAME, endpoint=dra_socket)
     registration_socket = settings.registry_dir / f"{DRIVER_NAME}-reg.sock"
+    service, board = DraService(claims), HealthBoard()
+
+    def add_services(server: Server) -> None:
+        service.add_to(server)
+        HealthService(board).add_to(server)
+
     async with AsyncExitStack() as stack:
-        service = DraService(claims)
         await stack.enter_async_context(
-            serving(dra_socket, service.add_to, grace_s=settings.stop_timeout_s)
+            serving(dra_socket, add_services, grace_s=settings.stop_timeout_s)
         )
+        stack.callback(board.close)
         await stack.enter_async_context(
             serving(registration_socket, registration.add_to, grace_s=1.0)
         )

@@ -10,8 +10,13 @@ import structlog
 
 from dra_driver.wire.registration_v1 import api_pb2, api_pb2_grpc
 
-SUPPORTED_VERSIONS = ("v1.DRAPlugin", "v1beta1.DRAPlugin")
-"""Services, not versions of ours: a kubelet takes the first DRAPlugin of the list that it knows."""
+SUPPORTED_VERSIONS = (
+    "v1.DRAPlugin",
+    "v1beta1.DRAPlugin",
+    "v1.DRAResourceHealth",
+    "v1alpha1.DRAResourceHealth",
+)
+"""Services: a kubelet takes the first DRAPlugin of the list that it knows, and the newest DRAResourceHealth."""
 
 _log = structlog.get_logger()
 

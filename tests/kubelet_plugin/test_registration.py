@@ -34,7 +34,12 @@ async def test_the_kubelet_learns_who_we_are(kubelet: api_pb2_grpc.RegistrationA
         type="DRAPlugin",
         name="gpu.dra-driver.dev",
         endpoint="/plugins/gpu/dra.sock",
-        supported_versions=["v1.DRAPlugin", "v1beta1.DRAPlugin"],
+        supported_versions=[
+            "v1.DRAPlugin",
+            "v1beta1.DRAPlugin",
+            "v1.DRAResourceHealth",
+            "v1alpha1.DRAResourceHealth",
+        ],
     )
 
 
