@@ -125,3 +125,27 @@ class Claim:
     constraints: tuple[Constraint, ...] = ()
     config: tuple[OpaqueConfig, ...] = ()
     allocation: Allocation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumer:
+    """One entry of `status.reservedFor`: who may use the claim. `resource` is a plural, in practice always `pods`."""
+
+    resource: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocatedClaim:
+    """A ResourceClaim as the node sees it that prepares it: what was given and for whom, and nothing of what was asked.
+
+    `allocation` is None as long as nothing is given, and says nothing of nodes and tolerations. `deleting`: it is going away
+    as soon as nobody uses it.
+    """
+
+    ref: ClaimRef
+    resource_version: str
+    deleting: bool = False
+    allocation: Allocation | None = None
+    consumers: tuple[Consumer, ...] = ()

@@ -1,55 +1,65 @@
-"""ResourceClaims and DeviceClasses as JSON (k8s.io/api/resource/v1).
+"""ResourceClaims and DeviceClasses from JSON (k8s.io/api/resource/v1).
 
-A request, mode or constraint of a type that we do not know is refused, as the API asks: ignoring it would hand out the
-wrong devices.
+Whoever allocates reads `claim_from_json`: a request, mode or constraint of a type that we do not know is refused, as the API
+asks, since ignoring it would hand out the wrong devices. A node reads `allocated_claim_from_json`: the choice is made by then,
+and what a newer API server may have been asked for is no reason to fail a pod.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import get_args
 
-from dra_driver.kube.codec.nodes import selector_from, selector_to
-from dra_driver.kube.codec.part import Part, filled, object_part
+from dra_driver.kube.codec.allocations import (
+    allocation_from,
+    configs_from,
+    granted_from,
+    tolerations_from,
+)
+from dra_driver.kube.codec.part import Part, object_part
 from dra_driver.model.claim import (
-    Allocation,
+    AllocatedClaim,
     AllocationMode,
-    AllocationResult,
     Claim,
     ClaimRef,
     ClaimRequest,
-    ConfigSource,
     Constraint,
+    Consumer,
     DeviceClass,
     DeviceRequest,
-    OpaqueConfig,
-    Toleration,
 )
 from dra_driver.model.kinds import DEVICE_CLASS, RESOURCE_CLAIM
 from dra_driver.ports import JsonObject
 
 _MODES: tuple[AllocationMode, ...] = get_args(AllocationMode)
-_SOURCES: tuple[ConfigSource, ...] = get_args(ConfigSource)
-_OPERATORS: tuple[Literal["Exists", "Equal"], ...] = ("Exists", "Equal")
 
 
 def claim_from_json(json: JsonObject) -> Claim:
-    """The claim; raises Invalid for a malformed one."""
+    """The claim with all that was asked and given; raises Invalid for a malformed one."""
     part = object_part(RESOURCE_CLAIM.kind, json)
-    metadata = part.part("metadata")
     asked = part.part("spec").optional_part("devices")
     status = part.optional_part("status")
     allocation = status.optional_part("allocation") if status else None
     return Claim(
-        ref=ClaimRef(
-            namespace=metadata.text("namespace"),
-            name=metadata.text("name"),
-            uid=metadata.text("uid"),
-        ),
+        ref=_ref(part.part("metadata")),
         requests=tuple(_request(r) for r in asked.parts("requests")) if asked else (),
         constraints=tuple(_constraint(c) for c in asked.parts("constraints")) if asked else (),
-        config=tuple(_configs(asked, "FromClaim")) if asked else (),
-        allocation=_allocation(allocation) if allocation else None,
+        config=tuple(configs_from(asked, "FromClaim")) if asked else (),
+        allocation=allocation_from(allocation) if allocation else None,
+    )
+
+
+def allocated_claim_from_json(json: JsonObject) -> AllocatedClaim:
+    """What a node needs of the claim: metadata and what was given. Its spec is not looked at; Invalid for a malformed rest."""
+    part = object_part(RESOURCE_CLAIM.kind, json)
+    metadata = part.part("metadata")
+    status = part.optional_part("status")
+    allocation = status.optional_part("allocation") if status else None
+    return AllocatedClaim(
+        ref=_ref(metadata),
+        resource_version=metadata.text("resourceVersion"),
+        deleting=metadata.has("deletionTimestamp"),
+        allocation=granted_from(allocation) if allocation else None,
+        consumers=tuple(_consumer(c) for c in status.parts("reservedFor")) if status else (),
     )
 
 
@@ -60,17 +70,18 @@ def class_from_json(json: JsonObject) -> DeviceClass:
     return DeviceClass(
         name=part.part("metadata").text("name"),
         selectors=_selectors(spec),
-        config=tuple(_configs(spec, "FromClass")),
+        config=tuple(configs_from(spec, "FromClass")),
     )
 
 
-def allocation_to_json(allocation: Allocation) -> JsonObject:
-    """What `status.allocation` holds."""
-    devices = {
-        "results": [_result_to(result) for result in allocation.results],
-        "config": [_config_to(config) for config in allocation.config],
-    }
-    return {"devices": filled(devices), **selector_to(allocation.node_selector)}
+def _ref(metadata: Part) -> ClaimRef:
+    return ClaimRef(
+        namespace=metadata.text("namespace"), name=metadata.text("name"), uid=metadata.text("uid")
+    )
+
+
+def _consumer(part: Part) -> Consumer:
+    return Consumer(resource=part.text("resource"), name=part.text("name"), uid=part.text("uid"))
 
 
 def _request(part: Part) -> ClaimRequest:
@@ -93,7 +104,7 @@ def _device_request(part: Part, name: str) -> DeviceRequest:
         mode=part.choice("allocationMode", _MODES, "ExactCount"),
         count=part.whole("count", 1),
         admin_access=part.flag("adminAccess"),
-        tolerations=_tolerations(part),
+        tolerations=tolerations_from(part),
         capacity=capacity.quantities("requests") if capacity else {},
     )
 
@@ -107,89 +118,3 @@ def _constraint(part: Part) -> Constraint:
     if match is None and distinct is None:
         raise part.odd("matchAttribute", "is missing, and so is distinctAttribute")
     return Constraint(requests=part.texts("requests"), match=match, distinct=distinct)
-
-
-def _configs(part: Part, source: ConfigSource) -> Iterator[OpaqueConfig]:
-    """The opaque entries of `config`; other types, of which there are none yet, are nobody's parameters."""
-    for entry in part.parts("config"):
-        opaque = entry.optional_part("opaque")
-        if opaque:
-            yield OpaqueConfig(
-                driver=opaque.text("driver"),
-                parameters=opaque.opaque("parameters"),
-                requests=entry.texts("requests"),
-                source=entry.choice("source", _SOURCES, source),
-            )
-
-
-def _allocation(part: Part) -> Allocation:
-    devices = part.optional_part("devices")
-    return Allocation(
-        results=tuple(_result(r) for r in devices.parts("results")) if devices else (),
-        config=tuple(_configs(devices, "FromClaim")) if devices else (),
-        node_selector=selector_from(part),
-    )
-
-
-def _result(part: Part) -> AllocationResult:
-    return AllocationResult(
-        request=part.text("request"),
-        driver=part.text("driver"),
-        pool=part.text("pool"),
-        device=part.text("device"),
-        admin_access=part.flag("adminAccess"),
-        share_id=part.optional_text("shareID"),
-        consumed_capacity=part.quantities("consumedCapacity"),
-        tolerations=_tolerations(part),
-        binding_conditions=part.texts("bindingConditions"),
-        binding_failure_conditions=part.texts("bindingFailureConditions"),
-    )
-
-
-def _result_to(result: AllocationResult) -> JsonObject:
-    return {
-        "request": result.request,
-        "driver": result.driver,
-        "pool": result.pool,
-        "device": result.device,
-        **filled(
-            {
-                "adminAccess": result.admin_access,
-                "shareID": result.share_id,
-                "consumedCapacity": {
-                    name: str(amount) for name, amount in result.consumed_capacity.items()
-                },
-                "tolerations": [_toleration_to(t) for t in result.tolerations],
-                "bindingConditions": list(result.binding_conditions),
-                "bindingFailureConditions": list(result.binding_failure_conditions),
-            }
-        ),
-    }
-
-
-def _config_to(config: OpaqueConfig) -> JsonObject:
-    opaque = {"driver": config.driver, "parameters": dict(config.parameters)}
-    return {
-        "source": config.source,
-        **filled({"requests": list(config.requests)}),
-        "opaque": opaque,
-    }
-
-
-def _tolerations(part: Part) -> tuple[Toleration, ...]:
-    return tuple(
-        Toleration(
-            key=toleration.optional_text("key") or "",
-            operator=toleration.choice("operator", _OPERATORS, "Equal"),
-            value=toleration.optional_text("value") or "",
-            effect=toleration.optional_text("effect") or "",
-        )
-        for toleration in part.parts("tolerations")
-    )
-
-
-def _toleration_to(toleration: Toleration) -> JsonObject:
-    return {
-        "operator": toleration.operator,
-        **filled({"key": toleration.key, "value": toleration.value, "effect": toleration.effect}),
-    }

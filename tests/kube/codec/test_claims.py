@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
-from dra_driver.kube.codec import allocation_to_json, claim_from_json, class_from_json
+from dra_driver.kube.codec import (
+    allocated_claim_from_json,
+    allocation_to_json,
+    claim_from_json,
+    class_from_json,
+)
 from dra_driver.model.claim import (
+    AllocatedClaim,
     Allocation,
     AllocationResult,
     Claim,
     ClaimRef,
     ClaimRequest,
     Constraint,
+    Consumer,
     DeviceClass,
     DeviceRequest,
     OpaqueConfig,
@@ -227,10 +235,75 @@ def test_malformed_claims(where: str, value: Any, complaint: str) -> None:
     assert str(caught.value).startswith("ResourceClaim team/a: ")
 
 
+def granted_json(**status: Any) -> dict[str, Any]:
+    """An allocated claim as the API server answers it."""
+    body = claim_json(status={"allocation": allocation_to_json(ALLOCATION)} | status)
+    body["metadata"]["resourceVersion"] = "4711"
+    return body
+
+
+def test_a_claim_on_its_node() -> None:
+    """What was given arrives without nodes and tolerations; so do its users, its version, and whether it is going away."""
+    pod = {"resource": "pods", "name": "train-0", "uid": "pod-uid"}
+    body = granted_json(reservedFor=[pod])
+    first, second = ALLOCATION.results
+    expected = AllocatedClaim(
+        ref=ClaimRef(namespace="team", name="a", uid=UID),
+        resource_version="4711",
+        allocation=Allocation(
+            results=(first, replace(second, tolerations=())), config=ALLOCATION.config
+        ),
+        consumers=(Consumer(resource="pods", name="train-0", uid="pod-uid"),),
+    )
+    assert allocated_claim_from_json(body) == expected
+    body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert allocated_claim_from_json(body) == replace(expected, deleting=True)
+
+
+def test_what_was_asked_does_not_matter_on_the_node() -> None:
+    """Requests, constraints, tolerations and node terms that only a newer release understands fail no claim that is allocated."""
+    body = granted_json()
+    read = allocated_claim_from_json(body)
+    body["spec"] = {
+        "devices": {"requests": [{"name": "r", "bestOf": 3}], "constraints": [{"near": "x"}]}
+    }
+    body["status"]["allocation"]["nodeSelector"] = {"nodeSelectorTerms": [{"matchRacks": []}] * 2}
+    body["status"]["allocation"]["devices"]["results"][1]["tolerations"] = [{"operator": "Newer"}]
+    with pytest.raises(Invalid):
+        claim_from_json(body)
+    assert allocated_claim_from_json(body) == read
+
+
+@pytest.mark.parametrize("status", [None, {}, {"allocation": None}, {"reservedFor": []}])
+def test_a_claim_that_nothing_is_given_to(status: Any) -> None:
+    """No allocation and no user, in each way in which the API says so."""
+    claim = allocated_claim_from_json(granted_json() | {"status": status})
+    assert (claim.allocation, claim.consumers) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("status", "complaint"),
+    [
+        ({"allocation": {"devices": {"results": [{"request": "r"}]}}}, "results[0].driver is missing"),
+        ({"allocation": {"devices": {"config": [{"opaque": {"driver": "d"}}]}}}, "parameters is missing"),
+        ({"reservedFor": [{"resource": "pods", "name": "a"}]}, "status.reservedFor[0].uid is missing"),
+        ({"reservedFor": "pods"}, "status.reservedFor is a text, not a list"),
+    ],
+)  # fmt: skip
+def test_a_malformed_grant(status: Any, complaint: str) -> None:
+    """What the node does need is checked as strictly as ever, and the message names claim and field."""
+    with pytest.raises(Invalid) as caught:
+        allocated_claim_from_json(granted_json() | {"status": status})
+    assert complaint in str(caught.value)
+    assert str(caught.value).startswith("ResourceClaim team/a: ")
+
+
 @pytest.mark.parametrize("value", [None, [], "x", {}, {"metadata": []}])
 def test_what_is_no_object_at_all(value: Any) -> None:
     """Even then the error is Invalid and says what was to be read."""
     with pytest.raises(Invalid, match="ResourceClaim "):
         claim_from_json(value)
+    with pytest.raises(Invalid, match="ResourceClaim "):
+        allocated_claim_from_json(value)
     with pytest.raises(Invalid, match="DeviceClass "):
         class_from_json(value)
