@@ -79,11 +79,21 @@ class ClaimStore(Protocol):
 class CdiStore(Protocol):
     """CDI spec files, one per claim. Blocking, but quick. Raises RecordError."""
 
-    def write(self, uid: str, devices: Sequence[tuple[str, ContainerEdits]]) -> None:
-        """Make the claim's file hold these CDI devices (name, edits); visible to runtimes when this returns."""
+    def write(
+        self, uid: str, devices: Sequence[tuple[str, ContainerEdits]], note: str = ""
+    ) -> None:
+        """Make the claim's file hold these CDI devices (name, edits); visible to runtimes when this returns.
 
-    def holds(self, uid: str, devices: Sequence[tuple[str, ContainerEdits]]) -> bool:
+        `note` is one line for ourselves (`ClaimStore.note`), which runtimes pass over.
+        """
+
+    def holds(
+        self, uid: str, devices: Sequence[tuple[str, ContainerEdits]], note: str = ""
+    ) -> bool:
         """Whether the file is there and says exactly this."""
+
+    def note(self, uid: str) -> str | None:
+        """The note in the claim's file; None where there is no file, or none that can be understood."""
 
     def remove(self, uid: str) -> None:
         """Remove the claim's file; no file is fine."""

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from dra_driver.cdi.spec import claim_spec
+from dra_driver.cdi.spec import NOTE_ANNOTATION, claim_spec
 from dra_driver.model.edits import ContainerEdits
 from dra_driver.model.errors import RecordError
 from dra_driver.model.names import CDI_KIND, CLAIM_UID, checked_claim_uid
@@ -31,10 +32,12 @@ class CdiFolder:
             for draft in folder.glob(f".{_PREFIX}*.draft"):
                 draft.unlink(missing_ok=True)
 
-    def write(self, uid: str, devices: Sequence[tuple[str, ContainerEdits]]) -> None:
+    def write(
+        self, uid: str, devices: Sequence[tuple[str, ContainerEdits]], note: str = ""
+    ) -> None:
         """Runtimes see exactly these devices when this returns; NameInvalid for what a runtime would refuse."""
         path, draft = self._path(uid), self._draft(uid)
-        content = json.dumps(claim_spec(devices), separators=(",", ":"))
+        content = json.dumps(claim_spec(devices, note), separators=(",", ":"))
         with _naming(path, "write"):
             self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             try:
@@ -43,14 +46,18 @@ class CdiFolder:
             finally:
                 draft.unlink(missing_ok=True)
 
-    def holds(self, uid: str, devices: Sequence[tuple[str, ContainerEdits]]) -> bool:
+    def holds(
+        self, uid: str, devices: Sequence[tuple[str, ContainerEdits]], note: str = ""
+    ) -> bool:
         """Whether the file's content, however it is laid out, is what `write` would write."""
-        path = self._path(uid)
-        with _naming(path, "read"):
-            try:
-                return bool(json.loads(path.read_bytes()) == claim_spec(devices))
-            except (FileNotFoundError, ValueError):
-                return False
+        return bool(self._content(uid) == claim_spec(devices, note))
+
+    def note(self, uid: str) -> str | None:
+        """The note that the claim's file was written with; None where there is no file, or none that can be understood."""
+        spec = self._content(uid)
+        annotations = spec.get("annotations") if isinstance(spec, dict) else None
+        note = annotations.get(NOTE_ANNOTATION) if isinstance(annotations, dict) else None
+        return note if isinstance(note, str) else None
 
     def remove(self, uid: str) -> None:
         """The claim has no file any more; no file is fine."""
@@ -67,6 +74,15 @@ class CdiFolder:
                 return frozenset()
         matches = (_FILE.fullmatch(name) for name in names)
         return frozenset(match["uid"] for match in matches if match)
+
+    def _content(self, uid: str) -> Any:
+        """The JSON in the claim's file, None where there is none."""
+        path = self._path(uid)
+        with _naming(path, "read"):
+            try:
+                return json.loads(path.read_bytes())
+            except (FileNotFoundError, ValueError, RecursionError):
+                return None
 
     def _path(self, uid: str) -> Path:
         return self._folder / f"{_PREFIX}{checked_claim_uid(uid)}.json"

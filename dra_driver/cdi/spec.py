@@ -13,9 +13,14 @@ from pathlib import PurePosixPath
 
 from dra_driver.model.edits import ContainerEdits
 from dra_driver.model.errors import NameInvalid
-from dra_driver.model.names import CDI_KIND
+from dra_driver.model.names import CDI_KIND, DRIVER_NAME
 from dra_driver.ports import JsonObject
 
+NOTE_ANNOTATION = f"{DRIVER_NAME}/record"
+
+_ANNOTATIONS_LIMIT_BYTES = (
+    256 * 1024
+)  # as of an object's metadata; a spec with more is ignored whole
 _DEVICE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 _PRINTABLE = re.compile(r"[ -~]*")
@@ -23,10 +28,11 @@ _PERMISSIONS = re.compile(r"[rwm]{1,3}")
 _OPTION = re.compile(r"[a-z][a-z0-9=_-]*")
 
 
-def claim_spec(devices: Sequence[tuple[str, ContainerEdits]]) -> JsonObject:
+def claim_spec(devices: Sequence[tuple[str, ContainerEdits]], note: str = "") -> JsonObject:
     """The spec with one CDI device for each entry; NameInvalid names what a runtime would refuse.
 
     Edits that all devices share are written once, for the whole spec: whichever of the devices a container gets, it gets those.
+    `note` becomes an annotation of the spec, which no runtime looks at and no container sees.
     """
     names = [name for name, _ in devices]
     _check(
@@ -36,8 +42,12 @@ def claim_spec(devices: Sequence[tuple[str, ContainerEdits]]) -> JsonObject:
         _check("CDI device", name, _DEVICE.fullmatch(name), "letters, digits and inner _ . : -")
         _check_edits(edits)
         _check("edits of", name, edits != ContainerEdits(), "not empty")
+    _check_note(note)
     common, own = _hoisted([edits for _, edits in devices])
-    spec: JsonObject = {"cdiVersion": _lowest_version(devices), "kind": CDI_KIND}
+    version = "0.6.0" if note else _lowest_version(devices)
+    spec: JsonObject = {"cdiVersion": version, "kind": CDI_KIND}
+    if note:
+        spec["annotations"] = {NOTE_ANNOTATION: note}
     if common != ContainerEdits():
         spec["containerEdits"] = _edits(common)
     spec["devices"] = [
@@ -48,7 +58,7 @@ def claim_spec(devices: Sequence[tuple[str, ContainerEdits]]) -> JsonObject:
 
 
 def _lowest_version(devices: Sequence[tuple[str, ContainerEdits]]) -> str:
-    """0.5.0 brought device names that begin with a digit, and host paths of device nodes; all else we use is in 0.3.0."""
+    """0.5.0 brought device names that begin with a digit, and host paths of device nodes; other edits of ours are in 0.3.0."""
     digits = any(name[0].isdigit() for name, _ in devices)
     host_paths = any(node.host_path for _, edits in devices for node in edits.device_nodes)
     return "0.5.0" if digits or host_paths else "0.3.0"
@@ -95,6 +105,15 @@ def _edits(edits: ContainerEdits) -> JsonObject:
             for m in edits.mounts
         ]
     return written
+
+
+def _check_note(note: str) -> None:
+    _check("note", note[:80], _PRINTABLE.fullmatch(note), "printable ASCII")
+    size_bytes = len(NOTE_ANNOTATION) + len(note)
+    fits = size_bytes <= _ANNOTATIONS_LIMIT_BYTES
+    _check(
+        "note of bytes", str(size_bytes), fits, f"at most {_ANNOTATIONS_LIMIT_BYTES} with its name"
+    )
 
 
 def _check_edits(edits: ContainerEdits) -> None:

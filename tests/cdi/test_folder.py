@@ -18,6 +18,7 @@ UID = "8c3b1f5e-0f5c-4a5e-9d36-0b7a3d1e2f4a"
 OTHER = "8c3b1f5e-0f5c-4a5e-9d36-000000000000"
 EDITS = ContainerEdits(env=(("A", "1"),), device_nodes=(DeviceNode(path="/dev/nvidia0"),))
 DEVICES = ((cdi_device_name(UID, "gpu-0"), EDITS),)
+NOTE = '{"crc":"00000000","entry":{"name":"\\u00fc"}}'
 FILE = f"gpu.dra-driver.dev-claim_{UID}.json"
 
 
@@ -79,6 +80,38 @@ def test_holds_compares_content(tmp_path: Path) -> None:
     for content in (b"", b"{", b"[]", b"\xff", path.read_bytes()[:-9]):
         path.write_bytes(content)
         assert not folder.holds(UID, DEVICES)
+
+
+def test_a_note_is_kept_beside_the_devices(tmp_path: Path) -> None:
+    """The note is read back, is part of what a file holds, and changes with it; files without one have None."""
+    folder: CdiStore = CdiFolder(tmp_path)
+    assert folder.note(UID) is None
+    folder.write(UID, DEVICES)
+    assert folder.note(UID) is None
+    folder.write(UID, DEVICES, NOTE)
+    assert folder.note(UID) == NOTE
+    assert folder.holds(UID, DEVICES, NOTE)
+    assert not folder.holds(UID, DEVICES)
+    assert not folder.holds(UID, DEVICES, "another")
+    folder.remove(UID)
+    assert folder.note(UID) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b"{}", b'{"annotations":[]}',
+        b'{"annotations":{"gpu.dra-driver.dev/record":7}}', b'{"annotations":{"other/record":"x"}}',
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_ours_has_no_note(tmp_path: Path, content: bytes) -> None:
+    """Whatever stands in the file's place, it holds nothing of ours, has no note, and is written over."""
+    folder = CdiFolder(tmp_path)
+    (tmp_path / FILE).write_bytes(content)
+    assert folder.note(UID) is None
+    assert not folder.holds(UID, DEVICES, NOTE)
+    folder.write(UID, DEVICES, NOTE)
+    assert folder.note(UID) == NOTE
 
 
 def test_a_file_appears_by_rename_within_the_folder(

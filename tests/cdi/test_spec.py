@@ -80,6 +80,25 @@ def test_version_follows_what_is_used() -> None:
     assert node == {"path": "/dev/a", "hostPath": "/dev/b", "permissions": "rw"}
 
 
+def test_a_note_is_an_annotation_of_the_spec() -> None:
+    """Spec annotations came with CDI 0.6.0; whatever the edits, they and the devices stay as they are without a note."""
+    spec = claim_spec([("0a", FIRST)], '{"a":"\\u00fc"}')
+    assert spec.pop("annotations") == {"gpu.dra-driver.dev/record": '{"a":"\\u00fc"}'}
+    assert spec.pop("cdiVersion") == "0.6.0"
+    plain = claim_spec([("0a", FIRST)])
+    assert "annotations" not in plain
+    assert spec == {key: value for key, value in plain.items() if key != "cdiVersion"}
+
+
+def test_notes_that_a_runtime_would_refuse() -> None:
+    """Annotations of a spec have 256 KiB, name included, and ours are printable ASCII."""
+    largest = 256 * 1024 - len("gpu.dra-driver.dev/record")
+    claim_spec([("a", FIRST)], "x" * largest)
+    for note in ("x" * (largest + 1), "a\nb", "\u00fc"):
+        with pytest.raises(NameInvalid, match="note"):
+            claim_spec([("a", FIRST)], note)
+
+
 def test_shared_edits_are_written_once() -> None:
     """What all devices need stands once, for the spec; what only one needs stays with it."""
     spec = claim_spec([("a", FIRST), ("b", SECOND)])
