@@ -34,6 +34,7 @@ from kubelet_plugin.publisher import Publisher, PublishPolicy
 from kubelet_plugin.recovery import recover
 from kubelet_plugin.registration import Registration
 from kubelet_plugin.service import DraService
+from kubelet_plugin.sockets import plugin_sockets
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.workers import Workers
 
@@ -87,9 +88,10 @@ async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:
     api: asyncio.Future[KubeApi] = asyncio.get_running_loop().create_future()
     publishing: asyncio.Future[Publisher] = asyncio.get_running_loop().create_future()
     claims = Claims(state, executor, lambda: asyncio.shield(api), damages)
-    dra_socket = settings.data_dir / "dra.sock"
-    registration = Registration(driver=DRIVER_NAME, endpoint=dra_socket)
-    registration_socket = settings.registry_dir / f"{DRIVER_NAME}-reg.sock"
+    sockets = plugin_sockets(
+        settings.data_dir, settings.registry_dir, driver=DRIVER_NAME, pod_uid=settings.pod_uid
+    )
+    registration = Registration(driver=DRIVER_NAME, endpoint=sockets.service)
     service, board = DraService(claims), HealthBoard()
 
     def add_services(server: Server) -> None:
@@ -98,13 +100,13 @@ async def _serve(settings: PluginSettings, stop: asyncio.Event) -> None:
 
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
-            serving(dra_socket, add_services, grace_s=settings.stop_timeout_s)
+            serving(sockets.service, add_services, grace_s=settings.stop_timeout_s)
         )
         stack.callback(board.close)
         await stack.enter_async_context(
-            serving(registration_socket, registration.add_to, grace_s=1.0)
+            serving(sockets.registration, registration.add_to, grace_s=1.0)
         )
-        log.info("serving", node=settings.node_name, socket=str(dra_socket))
+        log.info("serving", node=settings.node_name, socket=str(sockets.service))
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(_publish(endpoint, state, policy, api, publishing))]
             if not complete:

@@ -57,6 +57,10 @@ class PluginSettings(BaseModel):
     kubeconfig: AbsolutePath | None = Field(
         None, description="Kubeconfig file; its current context is used."
     )
+    pod_uid: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z-]{0,62}$")] | None = Field(
+        None,
+        description="UID of the plugin's pod. With it the sockets' names are the pod's own, so that its successor serves beside it.",
+    )
     data_dir: AbsolutePath = Field(
         Path("/var/lib/kubelet/plugins/gpu.dra-driver.dev"),
         description="Folder for the plugin's socket and the claims' records; it must survive the plugin.",

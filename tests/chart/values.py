@@ -12,6 +12,7 @@ from dra_driver.config.settings import PluginSettings
 SET_BY_THE_CHART = frozenset(
     {
         "node_name",
+        "pod_uid",
         "server",
         "token_file",
         "ca_file",
