@@ -163,6 +163,18 @@ def test_new_settings_mean_new_pods() -> None:
     assert templates[0] != templates[1]
 
 
+def test_an_upgrade_leaves_no_node_without_a_plugin() -> None:
+    """The new pod comes first, and each has sockets of its own, named by its UID."""
+    spec = find(render(), "DaemonSet")["spec"]
+    assert spec["updateStrategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+    [container] = spec["template"]["spec"]["containers"]
+    fields = {one["name"]: one["valueFrom"]["fieldRef"]["fieldPath"] for one in container["env"]}
+    assert fields["DRA_POD_UID"] == "metadata.uid"
+
+
 def test_names_follow_the_release() -> None:
     """Two releases do not fight over cluster-wide objects."""
     for kind in ("ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "DaemonSet"):
