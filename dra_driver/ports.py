@@ -11,9 +11,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-from dra_driver.model.device import PartitionChange, Target, Vendor
+from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits
-from dra_driver.model.inventory import Inventory
 from dra_driver.model.kinds import Kind
 from dra_driver.model.record import ClaimRecord, Preparation
 
@@ -28,8 +27,11 @@ class Backend(Protocol):
 
     vendor: Vendor
 
-    def discover(self) -> Inventory:
-        """Everything there is now; a GPU that fails becomes a fault and never hides the others."""
+    def addresses(self) -> tuple[str, ...]:
+        """PCI addresses of the GPUs that the driver has now, ascending. Quick: no GPU is asked, so a sick one delays nobody."""
+
+    def read(self, pci_address: str) -> Gpu:
+        """That GPU as it is now; its `index` does not change when other GPUs fail, go or come back."""
 
     def partition(self, change: PartitionChange) -> str:
         """Make exactly one hardware change and return its identity (see the change's docstring)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import structlog
 
@@ -17,6 +18,7 @@ from dra_driver.model.errors import ClaimError, DraError, VendorError
 from dra_driver.model.names import cdi_device_id, cdi_device_name
 from dra_driver.model.record import ClaimRecord, Grant, Preparation, PreparedDevice
 from dra_driver.ports import Backend, CdiStore, ClaimStore
+from dra_driver.vendors.discovery import discover
 from kubelet_plugin.planner import bind_parent, plan_release, target_of
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.workers import Workers
@@ -109,7 +111,9 @@ class Executor:
             try:
                 while changes != self._changes:
                     changes = self._changes
-                    inventory = await self._workers.call(backend.vendor.value, backend.discover)
+                    inventory = await self._workers.call(
+                        backend.vendor.value, partial(discover, backend)
+                    )
                 for fault in inventory.faults:
                     log.warning("a GPU cannot be used", gpu=fault.pci_address, why=fault.message)
                 self._state.observe(inventory)

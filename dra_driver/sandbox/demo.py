@@ -20,6 +20,7 @@ from dra_driver.rules.usage import DeviceUse, device_uses
 from dra_driver.sandbox.cluster import Cluster, SandboxNode
 from dra_driver.sandbox.manifests import Manifest, create, delete
 from dra_driver.sandbox.partition_map import draw_map
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 
@@ -181,4 +182,4 @@ def _instances(node: SandboxNode) -> int:
     nvml = SimulatedNvml(
         machine, node=node.spec.name, state_dir=node.simulation_dir / Vendor.NVIDIA
     )
-    return sum(len(gpu.instances) for gpu in NvidiaBackend(nvml).discover().gpus)
+    return sum(len(gpu.instances) for gpu in discover(NvidiaBackend(nvml)).gpus)

@@ -7,10 +7,9 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
-from dra_driver.model.device import PartitionChange, Target, Vendor
+from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, DeviceNode
 from dra_driver.model.errors import VendorError
-from dra_driver.model.inventory import Inventory
 from dra_driver.ports import Backend
 
 _NULL = os.makedev(1, 3)
@@ -27,9 +26,13 @@ class NullDevices:
         self._inner = inner
         self._root = root
 
-    def discover(self) -> Inventory:
+    def addresses(self) -> tuple[str, ...]:
         """As the inner backend."""
-        return self._inner.discover()
+        return self._inner.addresses()
+
+    def read(self, pci_address: str) -> Gpu:
+        """As the inner backend."""
+        return self._inner.read(pci_address)
 
     def partition(self, change: PartitionChange) -> str:
         """As the inner backend."""

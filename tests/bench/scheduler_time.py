@@ -35,6 +35,7 @@ from dra_driver.model.kinds import (
 )
 from dra_driver.ports import JsonObject
 from dra_driver.rules.publish import PublishMode, desired_pool, diff_pool
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from tests.cluster.controlplane import ControlPlane, running_control_plane
@@ -177,7 +178,7 @@ class Bench:
             await self._api.create(DEVICE_CLASS, device_class)
         machine = load_machine("8xh100-80")
         nvml = SimulatedNvml(machine, node=NODE_NAME, state_dir=self._root)
-        inventory = NvidiaBackend(nvml).discover()
+        inventory = discover(NvidiaBackend(nvml))
         pool = desired_pool(NODE_NAME, inventory, frozenset(), PublishMode.FULL, 64)
         for published in diff_pool(pool, []).writes:
             await self._api.create(RESOURCE_SLICE, slice_to_json(published))

@@ -21,6 +21,7 @@ from dra_driver.model.inventory import Inventory
 from dra_driver.model.kinds import Kind
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import Backend, JsonObject, KubeApi
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.claims import Claims
@@ -100,7 +101,7 @@ class NodePlugin:
 
     def inventory(self) -> Inventory:
         """What is on the hardware now."""
-        return self.backend.discover()
+        return discover(self.backend)
 
     def instances(self) -> list[tuple[str, int, bool]]:
         """Profile, start and completeness of all that exist."""

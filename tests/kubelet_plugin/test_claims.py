@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dra_driver.config.machine import Machine
-from dra_driver.model.device import CreateStage, DestroyStage, PartitionChange, SetMode, Target
+from dra_driver.model.device import CreateStage, DestroyStage, Gpu, PartitionChange, SetMode, Target
 from dra_driver.model.edits import ContainerEdits
 from dra_driver.model.errors import (
     ClaimError,
@@ -22,7 +22,6 @@ from dra_driver.model.errors import (
     RecordError,
     VendorError,
 )
-from dra_driver.model.inventory import Inventory
 from dra_driver.ports import Backend
 from kubelet_plugin.claims import REPLY_MARGIN_S
 from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin
@@ -44,8 +43,11 @@ class Interposed:
         self.fail_after = False
         self.changes: list[PartitionChange] = []
 
-    def discover(self) -> Inventory:
-        return self._inner.discover()
+    def addresses(self) -> tuple[str, ...]:
+        return self._inner.addresses()
+
+    def read(self, pci_address: str) -> Gpu:
+        return self._inner.read(pci_address)
 
     def edits(self, target: Target) -> ContainerEdits:
         return self._inner.edits(target)

@@ -14,6 +14,7 @@ from grpc.aio import AioRpcError
 from dra_driver.config.machine import load_machine
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.ports import JsonObject
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from tests.process.conftest import NODE_NAME, Cluster, Plugin, eventually
@@ -26,7 +27,7 @@ def instances(plugin: Plugin) -> int:
     nvml = SimulatedNvml(
         load_machine("8xh100-80"), node=NODE_NAME, state_dir=plugin.folder / "hardware" / "nvidia"
     )
-    return sum(len(gpu.instances) for gpu in NvidiaBackend(nvml).discover().gpus)
+    return sum(len(gpu.instances) for gpu in discover(NvidiaBackend(nvml)).gpus)
 
 
 def records(plugin: Plugin) -> list[Path]:

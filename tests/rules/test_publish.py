@@ -33,6 +33,7 @@ from dra_driver.rules.publish import (
 from dra_driver.vendors.amd.backend import AmdBackend
 from dra_driver.vendors.amd.sdk import Sysfs
 from dra_driver.vendors.amd.simulated import build_tree
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 
@@ -47,14 +48,14 @@ Look = Callable[[str | Machine], Inventory]
 def look(tmp_path_factory: pytest.TempPathFactory) -> Look:
     """The inventory of a simulated machine."""
 
-    def discover(source: str | Machine) -> Inventory:
+    def seen(source: str | Machine) -> Inventory:
         machine = load_machine(source) if isinstance(source, str) else source
         folder: Path = tmp_path_factory.mktemp("hardware")
         if machine.gpus[0].vendor is Vendor.AMD:
-            return AmdBackend(Sysfs(build_tree(machine, node="n", folder=folder))).discover()
-        return NvidiaBackend(SimulatedNvml(machine, node="n", state_dir=folder)).discover()
+            return discover(AmdBackend(Sysfs(build_tree(machine, node="n", folder=folder))))
+        return discover(NvidiaBackend(SimulatedNvml(machine, node="n", state_dir=folder)))
 
-    return discover
+    return seen
 
 
 def machine_of(**spec: Any) -> Machine:

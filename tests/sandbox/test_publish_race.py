@@ -23,6 +23,7 @@ from dra_driver.sandbox.apiserver.local import LocalApi
 from dra_driver.sandbox.apiserver.store import Store
 from dra_driver.sandbox.placement import Placed, Question, Unplaced, place
 from dra_driver.sandbox.scheduler import Scheduler
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.publisher import Publisher, PublishPolicy
@@ -90,9 +91,9 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Inventory:
             "gpus": [{"vendor": "nvidia", "model": "H100-SXM5-80GB", "count": 2}],
         }
     )
-    found = NvidiaBackend(
-        SimulatedNvml(machine, node="n", state_dir=tmp_path_factory.mktemp("nvml"))
-    ).discover()
+    found = discover(
+        NvidiaBackend(SimulatedNvml(machine, node="n", state_dir=tmp_path_factory.mktemp("nvml")))
+    )
     gpus = []
     for gpu in found.gpus:
         assert gpu.partitioning is not None

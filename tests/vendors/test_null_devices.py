@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dra_driver.config.machine import load_machine
 from dra_driver.model.device import Target
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.null_devices import NullDevices
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
@@ -19,7 +20,7 @@ def test_every_node_is_there_and_harmless(tmp_path: Path) -> None:
     nvml = SimulatedNvml(load_machine("8xh100-80"), node="n", state_dir=tmp_path / "nvidia")
     plain = NvidiaBackend(nvml)
     backend = NullDevices(plain, tmp_path)
-    target = Target(gpu=plain.discover().gpus[0].pci_address)
+    target = Target(gpu=discover(plain).gpus[0].pci_address)
     edits = backend.edits(target)
     assert edits == backend.edits(target)
     expected = [node.path for node in plain.edits(target).device_nodes]
@@ -36,7 +37,7 @@ def test_gpus_that_share_a_node_may_ask_at_the_same_time(tmp_path: Path) -> None
     """Each GPU has a thread of its own, and /dev/nvidiactl belongs to all of them."""
     nvml = SimulatedNvml(load_machine("8xh100-80"), node="n", state_dir=tmp_path / "nvidia")
     plain = NvidiaBackend(nvml)
-    target = Target(gpu=plain.discover().gpus[0].pci_address)
+    target = Target(gpu=discover(plain).gpus[0].pci_address)
     for number in range(50):
         backend = NullDevices(plain, tmp_path / str(number))
         with ThreadPoolExecutor(4) as threads:

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, DeviceNode
 from dra_driver.model.errors import VendorError
-from dra_driver.model.inventory import Fault, Inventory
 from dra_driver.model.names import device_variable
 from dra_driver.vendors.amd.sdk import KfdNode, PciGpu, Sysfs
+from dra_driver.vendors.pci import Numbering
 
 _WHOLE_MODE = "SPX"
 
@@ -25,20 +25,17 @@ class AmdBackend:
 
     def __init__(self, sysfs: Sysfs) -> None:
         self._sysfs = sysfs
+        self._numbering = Numbering()
 
-    def discover(self) -> Inventory:
-        """Every GPU bound to amdgpu, usable or a fault; `index` counts both in the order of PCI addresses."""
-        kfd_nodes, driver_version = self._sysfs.kfd_nodes(), self._sysfs.driver_version()
-        gpus: list[Gpu] = []
-        faults: list[Fault] = []
-        for index, address in enumerate(self._sysfs.addresses()):
-            try:
-                found, kfd = self._usable(address, kfd_nodes)
-            except VendorError as error:
-                faults.append(Fault(pci_address=address, message=str(error)))
-            else:
-                gpus.append(_gpu(found, kfd, index=index, driver_version=driver_version))
-        return Inventory(vendor=self.vendor, gpus=tuple(gpus), faults=tuple(faults))
+    def addresses(self) -> tuple[str, ...]:
+        """PCI addresses of the devices bound to amdgpu."""
+        return self._sysfs.addresses()
+
+    def read(self, pci_address: str) -> Gpu:
+        """Everything that sysfs says about the GPU, the driver's version included, read anew on each call."""
+        found, kfd = self._usable(pci_address)
+        index = self._numbering.index(pci_address, self.addresses())
+        return _gpu(found, kfd, index=index, driver_version=self._sysfs.driver_version())
 
     def partition(self, change: PartitionChange) -> str:
         """Always raises VendorError: partition modes are not ours to change yet."""
@@ -53,7 +50,7 @@ class AmdBackend:
                 f"AMD GPU {target.gpu} has no partition {target.instance!r}: "
                 "AMD partitions are not supported yet; claim the whole GPU"
             )
-        found, kfd = self._usable(target.gpu, self._sysfs.kfd_nodes())
+        found, kfd = self._usable(target.gpu)
         return ContainerEdits(
             env=((device_variable(target.gpu), _uuid(found)),),
             device_nodes=(
@@ -65,9 +62,9 @@ class AmdBackend:
     def close(self) -> None:
         """Nothing is held between calls."""
 
-    def _usable(self, address: str, kfd_nodes: dict[str, KfdNode]) -> tuple[PciGpu, KfdNode]:
+    def _usable(self, address: str) -> tuple[PciGpu, KfdNode]:
         """The GPU with its KFD node, or VendorError saying why it cannot be used."""
-        found = self._sysfs.gpu(address, kfd_nodes)
+        found = self._sysfs.gpu(address, self._sysfs.kfd_nodes())
         if found is None:
             raise VendorError(
                 f"AMD GPU {address} is not bound to amdgpu any more; bind it, or drain the node",

@@ -10,9 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from dra_driver.model.errors import VendorError
+from dra_driver.vendors.pci import bound_addresses
 
-_PCI_ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _PCIE_ROOT = re.compile(r"pci[0-9a-f]{4,}:[0-9a-f]{2}")
 
 
@@ -52,17 +51,8 @@ class Sysfs:
         self._bound = root / "bus/pci/drivers/amdgpu"
 
     def addresses(self) -> tuple[str, ...]:
-        """PCI addresses of all devices bound to amdgpu, ascending; none where the driver is not loaded."""
-        try:
-            entries = [entry.name for entry in self._bound.iterdir()]
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise VendorError(
-                f"{self._bound} cannot be listed: {error.strerror}; mount the host's /sys into this container",
-                retryable=True,
-            ) from error
-        return tuple(sorted(name for name in entries if _PCI_ADDRESS.fullmatch(name)))
+        """PCI addresses of all devices bound to amdgpu, ascending; VendorError where the driver is not loaded."""
+        return bound_addresses(self._bound)
 
     def gpu(self, pci_address: str, kfd_nodes: dict[str, KfdNode]) -> PciGpu | None:
         """The device at that address, or None if it is not bound to amdgpu (any more)."""

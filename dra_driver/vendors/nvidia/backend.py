@@ -13,12 +13,12 @@ from dra_driver.model.device import (
 )
 from dra_driver.model.edits import ContainerEdits, DeviceNode
 from dra_driver.model.errors import VendorError
-from dra_driver.model.inventory import Fault, Inventory
 from dra_driver.model.names import device_variable
 from dra_driver.vendors.nvidia.changes import create_stage, destroy_stage, set_mode
 from dra_driver.vendors.nvidia.discovery import explained, read_gpu
 from dra_driver.vendors.nvidia.mig_names import Identity
-from dra_driver.vendors.nvidia.nvml import Handle, Nvml, NvmlError
+from dra_driver.vendors.nvidia.nvml import Handle, Nvml
+from dra_driver.vendors.pci import Numbering
 
 _COMMON_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 
@@ -30,18 +30,29 @@ class NvidiaBackend:
 
     def __init__(self, nvml: Nvml) -> None:
         self._nvml = nvml
+        self._numbering = Numbering()
 
-    def discover(self) -> Inventory:
-        """Every GPU that the driver knows; one that does not answer is a fault."""
-        with explained("looking for NVIDIA GPUs"):
-            count = self._nvml.gpu_count()
-        found = [self._discovered(index) for index in range(count)]
-        by_address = sorted(found, key=lambda one: one.pci_address)
-        return Inventory(
-            vendor=self.vendor,
-            gpus=tuple(one for one in by_address if isinstance(one, Gpu)),
-            faults=tuple(one for one in by_address if isinstance(one, Fault)),
-        )
+    def addresses(self) -> tuple[str, ...]:
+        """PCI addresses of the GPUs that the nvidia driver has.
+
+        The kernel's list and not NVML's: NVML gives addresses out for handles only, and the call for a handle brings a GPU
+        up that is not up yet, which takes as long as that GPU likes.
+        """
+        return self._nvml.pci_addresses()
+
+    def read(self, pci_address: str) -> Gpu:
+        """Everything that NVML says about the GPU, the driver's version included, asked anew on each call."""
+        present = self.addresses()
+        if pci_address not in present:
+            raise VendorError(
+                f"GPU {pci_address} is not bound to the nvidia driver (any more); bind it, or drain the node",
+                retryable=True,
+            )
+        with explained(f"GPU {pci_address}: reading it"):
+            handle = self._nvml.gpu_by_address(pci_address)
+            return read_gpu(
+                self._nvml, handle, pci_address, index=self._numbering.index(pci_address, present)
+            )
 
     def partition(self, change: PartitionChange) -> str:
         """Change the MIG mode, or create or destroy a GPU instance (`gi-3`) or compute instance (`gi-3/ci-0`)."""
@@ -78,16 +89,6 @@ class NvidiaBackend:
     def close(self) -> None:
         """Give NVML back."""
         self._nvml.close()
-
-    def _discovered(self, index: int) -> Gpu | Fault:
-        place = f"index {index}"
-        try:
-            handle = self._nvml.gpu_by_index(index)
-            place = self._nvml.pci_address(handle)
-            with explained(f"GPU {place}: reading it"):
-                return read_gpu(self._nvml, handle, index)
-        except NvmlError as error:
-            return Fault(pci_address=place, message=str(error))
 
     def _mig_uuid(self, handle: Handle, identity: Identity, target: Target) -> str:
         for (instance, compute), uuid in self._nvml.mig_uuids(handle).items():

@@ -48,14 +48,13 @@ def explained(doing: str) -> Iterator[None]:
         raise NvmlError(error.code, doing) from error
 
 
-def read_gpu(nvml: Nvml, handle: Handle, index: int) -> Gpu:
+def read_gpu(nvml: Nvml, handle: Handle, pci_address: str, *, index: int) -> Gpu:
     """Everything about the GPU; NvmlError if it does not answer."""
-    address = nvml.pci_address(handle)
-    place, capability = nvml.pci_place(address), nvml.compute_capability(handle)
+    place, capability = nvml.pci_place(pci_address), nvml.compute_capability(handle)
     profiles = dict(gpu_profiles(nvml, handle))
     return Gpu(
         vendor=Vendor.NVIDIA,
-        pci_address=address,
+        pci_address=pci_address,
         uuid=nvml.uuid(handle),
         index=index,
         product_name=nvml.name(handle),

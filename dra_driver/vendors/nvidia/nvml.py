@@ -164,7 +164,7 @@ class PciPlace:
 
 
 class Nvml(Protocol):
-    """The library. Methods that take a `gpu` want the handle that `gpu_by_*` gave."""
+    """The library. Methods that take a `gpu` want the handle that `gpu_by_address` gave."""
 
     def close(self) -> None:
         """Give the library back; nothing happens if it was never used."""
@@ -175,17 +175,11 @@ class Nvml(Protocol):
     def cuda_version(self) -> int:
         """`13000` for 13.0."""
 
-    def gpu_count(self) -> int:
-        """How many GPUs the driver knows."""
-
-    def gpu_by_index(self, index: int) -> Handle:
-        """The GPU's handle."""
+    def pci_addresses(self) -> tuple[str, ...]:
+        """`dddd:bb:dd.f`, lower case, of all GPUs that the kernel's driver has, ascending; no GPU is asked."""
 
     def gpu_by_address(self, pci_address: str) -> Handle:
-        """The handle of the GPU at `dddd:bb:dd.f`."""
-
-    def pci_address(self, gpu: Handle) -> str:
-        """`dddd:bb:dd.f`, lower case."""
+        """The handle of the GPU at that address; NOT_FOUND."""
 
     def pci_device_id(self, gpu: Handle) -> int:
         """`0x20B0`: tells boards apart that share a name."""

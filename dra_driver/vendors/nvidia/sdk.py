@@ -20,6 +20,7 @@ from dra_driver.vendors.nvidia.nvml import (
     NvmlError,
     PciPlace,
 )
+from dra_driver.vendors.pci import bound_addresses
 
 _INSTANCE_LIMIT = 16
 """More than a GPU or a GPU instance can hold: some boards report too small a limit for their own profiles."""
@@ -36,6 +37,7 @@ class PynvmlNvml:
     def __init__(self, *, host_root: Path = Path("/")) -> None:
         self._minors = host_root / "proc/driver/nvidia-caps/mig-minors"
         self._pci_devices = host_root / "sys/bus/pci/devices"
+        self._driver = host_root / "sys/bus/pci/drivers/nvidia"
         self._loading = threading.Lock()
         self._pynvml: Any = None
 
@@ -55,22 +57,14 @@ class PynvmlNvml:
         """See Nvml."""
         return int(self._call("SystemGetCudaDriverVersion_v2"))
 
-    def gpu_count(self) -> int:
-        """See Nvml."""
-        return int(self._call("DeviceGetCount"))
-
-    def gpu_by_index(self, index: int) -> Handle:
-        """See Nvml."""
-        return self._call("DeviceGetHandleByIndex", index)
+    def pci_addresses(self) -> tuple[str, ...]:
+        """See Nvml. Virtual functions are left out: they belong to virtual machines, and NVML does not know them."""
+        bound = bound_addresses(self._driver)
+        return tuple(at for at in bound if not (self._pci_devices / at / "physfn").exists())
 
     def gpu_by_address(self, pci_address: str) -> Handle:
         """See Nvml."""
         return self._call("DeviceGetHandleByPciBusId", pci_address)
-
-    def pci_address(self, gpu: Handle) -> str:
-        """See Nvml. NVML does not report functions other than 0."""
-        pci = self._call("DeviceGetPciInfo", gpu)
-        return f"{pci.domain:04x}:{pci.bus:02x}:{pci.device:02x}.0"
 
     def pci_device_id(self, gpu: Handle) -> int:
         """See Nvml."""

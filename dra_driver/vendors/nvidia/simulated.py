@@ -77,13 +77,9 @@ class SimulatedNvml:
         """See Nvml."""
         return 13000
 
-    def gpu_count(self) -> int:
+    def pci_addresses(self) -> tuple[str, ...]:
         """See Nvml."""
-        return len(self._gpus)
-
-    def gpu_by_index(self, index: int) -> SimulatedGpu:
-        """See Nvml."""
-        return self._gpus[index]
+        return tuple(gpu.pci_address for gpu in self._gpus)
 
     def gpu_by_address(self, pci_address: str) -> SimulatedGpu:
         """See Nvml."""
@@ -91,10 +87,6 @@ class SimulatedNvml:
             if gpu.pci_address == pci_address:
                 return gpu
         raise NvmlError(Code.NOT_FOUND, f"simulated NVML: GPU {pci_address}")
-
-    def pci_address(self, gpu: SimulatedGpu) -> str:
-        """See Nvml."""
-        return gpu.pci_address
 
     def pci_device_id(self, gpu: SimulatedGpu) -> int:
         """See Nvml."""

@@ -19,6 +19,7 @@ from dra_driver.rules.publish import PublishMode, desired_pool, diff_pool
 from dra_driver.vendors.amd.backend import AmdBackend
 from dra_driver.vendors.amd.sdk import Sysfs
 from dra_driver.vendors.amd.simulated import build_tree
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from tests.cluster.controlplane import ControlPlane
@@ -36,7 +37,7 @@ def inventories(tmp_path_factory: pytest.TempPathFactory) -> list[Inventory]:
     folder = tmp_path_factory.mktemp("hardware")
     tree = build_tree(amd, node="n", folder=folder)
     nvml = SimulatedNvml(nvidia, node="n", state_dir=folder)
-    return [NvidiaBackend(nvml).discover(), AmdBackend(Sysfs(tree)).discover()]
+    return [discover(NvidiaBackend(nvml)), discover(AmdBackend(Sysfs(tree)))]
 
 
 def case_of(manifest: Path, inventories: list[Inventory], mode: PublishMode) -> Case:

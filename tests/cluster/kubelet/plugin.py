@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dra_driver.config.machine import load_machine
 from dra_driver.model.names import DRIVER_NAME
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from tests.cluster.node import Node
@@ -97,7 +98,7 @@ class Plugin:
         """The GPU instances that exist, asked of the simulated hardware."""
         folder = self.simulation_dir / "nvidia"
         nvml = SimulatedNvml(load_machine(self._machine), node=self.node.name, state_dir=folder)
-        gpus = NvidiaBackend(nvml).discover().gpus
+        gpus = discover(NvidiaBackend(nvml)).gpus
         return [f"{gpu.pci_address}: {one.profile}" for gpu in gpus for one in gpu.instances]
 
     def leftovers(self) -> list[str]:

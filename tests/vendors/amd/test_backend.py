@@ -13,6 +13,7 @@ from dra_driver.ports import Backend
 from dra_driver.vendors.amd.backend import AmdBackend
 from dra_driver.vendors.amd.sdk import Sysfs
 from dra_driver.vendors.amd.simulated import build_tree
+from dra_driver.vendors.discovery import discover
 
 FIRST, SECOND = "0000:05:00.0", "0000:26:00.0"
 
@@ -29,7 +30,7 @@ def test_the_shipped_machine_is_eight_mi300x(tmp_path: Path) -> None:
     """The machine 8xmi300x is discovered as eight whole GPUs with the figures of the product."""
     machine = load_machine("8xmi300x")
     backend: Backend = AmdBackend(Sysfs(build_tree(machine, tmp_path, node="node-a")))
-    inventory = backend.discover()
+    inventory = discover(backend)
     assert (inventory.vendor, inventory.faults) == (Vendor.AMD, ())
     assert [gpu.index for gpu in inventory.gpus] == list(range(8))
     assert len({gpu.uuid for gpu in inventory.gpus}) == 8
@@ -41,7 +42,7 @@ def test_the_shipped_machine_is_eight_mi300x(tmp_path: Path) -> None:
 
 def test_a_gpu_says_everything_that_sysfs_tells(backend: AmdBackend) -> None:
     """Product, driver, place and mode come from the tree; partitioning stays unknown."""
-    gpu = backend.discover().gpus[1]
+    gpu = discover(backend).gpus[1]
     assert (gpu.pci_address, gpu.product_name) == (SECOND, "AMD Instinct MI300X OAM")
     assert (gpu.pcie_root, gpu.driver_version) == ("pci0000:20", "6.12.12")
     assert dict(gpu.extras) == {"computeMode": "SPX"}
@@ -50,7 +51,7 @@ def test_a_gpu_says_everything_that_sysfs_tells(backend: AmdBackend) -> None:
 
 def test_edits_are_the_compute_device_the_render_node_and_the_name(backend: AmdBackend) -> None:
     """A container gets /dev/kfd, its own render node and its variable, and nothing else."""
-    uuid = backend.discover().gpus[1].uuid
+    uuid = discover(backend).gpus[1].uuid
     assert backend.edits(Target(gpu=SECOND)) == ContainerEdits(
         env=(("DRA_DEVICE_0000_26_00_0", uuid),),
         device_nodes=(DeviceNode(path="/dev/kfd"), DeviceNode(path="/dev/dri/renderD136")),
@@ -107,7 +108,7 @@ def test_a_broken_gpu_is_a_fault_and_hides_no_other(
 ) -> None:
     """The fault names GPU, cause and fix; the other GPU stays as it was, and edits refuse with the same words."""
     breakage(tree)
-    inventory = backend.discover()
+    inventory = discover(backend)
     assert [(gpu.pci_address, gpu.index) for gpu in inventory.gpus] == [(SECOND, 1)]
     assert [fault.pci_address for fault in inventory.faults] == [FIRST]
     with pytest.raises(VendorError, match=message) as refused:
@@ -132,7 +133,7 @@ def test_what_a_gpu_need_not_tell_may_be_missing(
 ) -> None:
     """A GPU without one of the optional files is still offered."""
     (device(tree) / name).unlink()
-    inventory = backend.discover()
+    inventory = discover(backend)
     assert [gpu.pci_address for gpu in inventory.gpus] == [FIRST, SECOND]
     assert inventory.faults == ()
 
@@ -143,15 +144,16 @@ def test_neutral_values_stand_for_what_is_unknown(tree: Path, backend: AmdBacken
     (device(tree) / "unique_id").write_text("0000000000000000\n")
     (device(tree) / "product_name").write_text("\n")
     (tree / "module/amdgpu/version").unlink()
-    gpu = backend.discover().gpus[0]
+    gpu = discover(backend).gpus[0]
     assert (gpu.numa_node, gpu.uuid) == (None, f"GPU-{FIRST}")
     assert (gpu.product_name, gpu.driver_version) == ("AMD GPU 1002:74a1", "")
 
 
-def test_a_node_without_amdgpu_has_no_gpus(tmp_path: Path) -> None:
-    """An absent driver is an empty inventory, not an error."""
-    inventory = AmdBackend(Sysfs(tmp_path)).discover()
-    assert (inventory.gpus, inventory.faults) == ((), ())
+def test_a_driver_that_is_gone_may_come_back(tmp_path: Path) -> None:
+    """While amdgpu is being reloaded nobody knows which GPUs there are: an error that invites a retry, not an empty list."""
+    with pytest.raises(VendorError, match="kernel module is not loaded") as refused:
+        AmdBackend(Sysfs(tmp_path)).addresses()
+    assert refused.value.retryable
 
 
 def test_a_tree_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
@@ -159,11 +161,11 @@ def test_a_tree_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bus/pci/drivers").mkdir(parents=True)
     (tmp_path / "bus/pci/drivers/amdgpu").write_text("")
     with pytest.raises(VendorError, match="cannot be listed"):
-        AmdBackend(Sysfs(tmp_path)).discover()
+        discover(AmdBackend(Sysfs(tmp_path)))
 
 
 def test_the_architecture_is_written_in_hexadecimal(tree: Path, backend: AmdBackend) -> None:
     """Version 90010 is gfx90a (MI210), as compilers spell it."""
     properties = first_kfd_properties(tree)
     properties.write_text(properties.read_text().replace("90402", "90010"))
-    assert backend.discover().gpus[0].architecture == "gfx90a"
+    assert discover(backend).gpus[0].architecture == "gfx90a"

@@ -10,6 +10,7 @@ from dra_driver.model.errors import MachineError
 from dra_driver.vendors.amd.backend import AmdBackend
 from dra_driver.vendors.amd.sdk import Sysfs
 from dra_driver.vendors.amd.simulated import build_tree
+from dra_driver.vendors.discovery import discover
 
 
 def files(tree: Path) -> dict[str, tuple[int, str]]:
@@ -31,7 +32,7 @@ def amd(model: str = "MI300X", count: int = 1, mode: str | None = None) -> GpuSp
 
 
 def uuids(machine: Machine, node: str, folder: Path) -> list[str]:
-    inventory = AmdBackend(Sysfs(build_tree(machine, folder, node=node))).discover()
+    inventory = discover(AmdBackend(Sysfs(build_tree(machine, folder, node=node))))
     return [gpu.uuid for gpu in inventory.gpus]
 
 
@@ -59,7 +60,7 @@ def test_sixteen_gpus_of_several_models_have_their_own_places(tmp_path: Path) ->
         amd("MI355X", count=4),
     )
     sysfs = Sysfs(build_tree(machine, tmp_path, node="node-a"))
-    inventory = AmdBackend(sysfs).discover()
+    inventory = discover(AmdBackend(sysfs))
     assert len(inventory.gpus) == 16
     assert len({node.render_minor for node in sysfs.kfd_nodes().values()}) == 16
     assert inventory.gpus[15].pci_address == "0001:e5:00.0"
@@ -75,7 +76,7 @@ def test_a_partitioned_gpu_has_a_node_for_each_partition(tmp_path: Path) -> None
         "0000:05:00.0": 128,
         "0000:26:00.0": 136,
     }
-    assert [fault.pci_address for fault in AmdBackend(sysfs).discover().faults] == ["0000:05:00.0"]
+    assert [fault.pci_address for fault in discover(AmdBackend(sysfs)).faults] == ["0000:05:00.0"]
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,22 @@ def through_pynvml(
     """The same hardware, seen through pynvml, on a host whose proc and sys folders lie in `tmp_path`."""
 
     def build(nvml: SimulatedNvml) -> PynvmlNvml:
+        bind(tmp_path, *nvml.pci_addresses())
         monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
         monkeypatch.setattr(pynvml, "nvmlLib", Library(nvml))
         return PynvmlNvml(host_root=tmp_path)
 
     return build
+
+
+def bind(host_root: Path, *addresses: str) -> None:
+    """Have the host's sysfs say that the nvidia driver has these devices."""
+    for address in addresses:
+        device = host_root / "sys/bus/pci/devices" / address
+        device.mkdir(parents=True, exist_ok=True)
+        bound = host_root / "sys/bus/pci/drivers/nvidia" / address
+        bound.parent.mkdir(parents=True, exist_ok=True)
+        bound.symlink_to(device)
 
 
 class Library:
@@ -85,22 +96,10 @@ class Library:
     def c_nvmlSystemGetCudaDriverVersion_v2(self, number: Any) -> None:
         number._obj.value = self._nvml.cuda_version()
 
-    def c_nvmlDeviceGetCount_v2(self, number: Any) -> None:
-        number._obj.value = self._nvml.gpu_count()
-
-    def c_nvmlDeviceGetHandleByIndex_v2(self, index: Any, handle: Any) -> None:
-        self._give(handle._obj, self._nvml.gpu_by_index(index.value))
-
     def c_nvmlDeviceGetHandleByPciBusId_v2(self, address: Any, handle: Any) -> None:
         self._give(handle._obj, self._nvml.gpu_by_address(address.value.decode()))
 
     def c_nvmlDeviceGetPciInfo_v3(self, gpu: Any, info: Any) -> None:
-        domain, bus, rest = self._nvml.pci_address(self._of(gpu)).split(":")
-        info._obj.domain, info._obj.bus, info._obj.device = (
-            int(domain, 16),
-            int(bus, 16),
-            int(rest[:2], 16),
-        )
         info._obj.pciDeviceId = self._nvml.pci_device_id(self._of(gpu)) << 16 | 0x10DE
 
     def c_nvmlDeviceGetName(self, gpu: Any, text: Any, _size: Any) -> None:

@@ -11,6 +11,7 @@ from dra_driver.model.device import (
     Target,
 )
 from dra_driver.model.errors import VendorError
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 
@@ -26,11 +27,18 @@ def test_a_gpu_that_is_not_there_is_named(simulate: Simulate) -> None:
         backend.edits(Target(gpu="0000:99:00.0"))
 
 
+def test_a_gpu_that_is_not_bound_may_come_back(simulate: Simulate) -> None:
+    """Reading it names it, and invites a retry."""
+    with pytest.raises(VendorError, match=re.escape("0000:99:00.0 is not bound")) as refused:
+        NvidiaBackend(simulate()).read("0000:99:00.0")
+    assert refused.value.retryable
+
+
 def test_a_container_with_a_whole_gpu_gets_its_nodes(simulate: Simulate) -> None:
     """Control, memory management, and the one GPU; nothing of its neighbours."""
     backend = NvidiaBackend(simulate(count=2))
     edits = backend.edits(Target(gpu="0000:43:00.0"))
-    uuid = backend.discover().gpus[1].uuid
+    uuid = discover(backend).gpus[1].uuid
     assert edits.env == (("NVIDIA_VISIBLE_DEVICES", "void"), ("DRA_DEVICE_0000_43_00_0", uuid))
     assert [node.path for node in edits.device_nodes] == [
         "/dev/nvidiactl",
@@ -58,6 +66,6 @@ def test_two_partitions_of_one_gpu_do_not_collide_in_a_container(simulate: Simul
     """Their variables differ, so both UUIDs arrive."""
     spec = [{"profile": "1g.10gb", "start": start} for start in (0, 1)]
     backend = NvidiaBackend(simulate(instances=spec))
-    targets = [Target(gpu=GPU, instance=i.identity) for i in backend.discover().gpus[0].instances]
+    targets = [Target(gpu=GPU, instance=i.identity) for i in discover(backend).gpus[0].instances]
     variables = [backend.edits(target).env[1] for target in targets]
     assert len(dict(variables)) == len({uuid for _, uuid in variables}) == 2

@@ -16,6 +16,7 @@ from dra_driver.model.device import (
 )
 from dra_driver.model.errors import VendorError
 from dra_driver.ports import Backend
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 
@@ -77,11 +78,11 @@ def made(stage: str) -> CreateStage:
 def test_an_identity_used_again_is_left_alone(simulate: Simulate) -> None:
     """A partition of another profile or placement has the number by now: it is not ours to destroy."""
     backend = NvidiaBackend(simulate(instances=[{"profile": "2g.20gb", "start": 0}]))
-    before = backend.discover()
+    before = discover(backend)
     (instance,) = before.gpus[0].instances
     for stage, identity in [("compute-instance", instance.identity), ("gpu-instance", "gi-1")]:
         assert backend.partition(DestroyStage(created=made(stage), identity=identity)) == identity
-    assert backend.discover() == before
+    assert discover(backend) == before
 
 
 def test_destroying_what_is_gone_is_done(simulate: Simulate) -> None:
@@ -98,7 +99,7 @@ def test_destroying_what_is_gone_is_done(simulate: Simulate) -> None:
 def test_destroying_in_use_may_be_tried_again(simulate: Simulate, tmp_path: Path) -> None:
     """A process still on the partition: IN_USE, retryable, and done once it has ended."""
     backend = NvidiaBackend(simulate(instances=[{"profile": "2g.20gb", "start": 0}]))
-    (instance,) = backend.discover().gpus[0].instances
+    (instance,) = discover(backend).gpus[0].instances
     write_faults(tmp_path, busy=[instance.uuid])
     created = CreateStage(
         gpu=GPU, profile="2g.20gb", placement=Placement(0, 2), stage="compute-instance"
@@ -152,7 +153,7 @@ def test_a_mode_that_cannot_be_now_is_not_left_pending(
     error = refusal(NvidiaBackend(nvml), SetMode(gpu=GPU, mode="mig"))
     assert cause in str(error)
     assert error.retryable
-    assert nvml.mig_mode(nvml.gpu_by_index(0)) == (0, 0)
+    assert nvml.mig_mode(nvml.gpu_by_address(GPU)) == (0, 0)
 
 
 def test_modes_of_other_vendors_are_refused(simulate: Simulate) -> None:

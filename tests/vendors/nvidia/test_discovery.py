@@ -15,6 +15,7 @@ from dra_driver.model.device import (
 )
 from dra_driver.model.slices import Version
 from dra_driver.ports import Backend
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.nvml import Code, NvmlError
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
@@ -25,7 +26,7 @@ GPU = "0000:1b:00.0"
 
 
 def only_gpu(backend: Backend) -> Gpu:
-    (gpu,) = backend.discover().gpus
+    (gpu,) = discover(backend).gpus
     return gpu
 
 
@@ -123,7 +124,7 @@ def test_a_lost_gpu_is_a_fault_and_hides_nobody(simulate: Simulate, tmp_path: Pa
     """The fault names GPU, cause and cure; the others are found."""
     backend = NvidiaBackend(simulate(count=8))
     write_faults(tmp_path, failing={"0000:52:00.0": "GPU_IS_LOST"})
-    found = backend.discover()
+    found = discover(backend)
     assert len(found.gpus) == 7
     (fault,) = found.faults
     assert fault.pci_address == "0000:52:00.0"
@@ -134,7 +135,7 @@ def test_a_lost_gpu_is_a_fault_and_hides_nobody(simulate: Simulate, tmp_path: Pa
 def test_an_instance_split_by_others_is_nobodys_partition(simulate: Simulate) -> None:
     """A GPU instance with several small compute instances is reported, and never as a complete partition."""
     nvml = simulate(mode="mig")
-    instance = nvml.create_gpu_instance(nvml.gpu_by_index(0), 9, Placement(4, 4))
+    instance = nvml.create_gpu_instance(nvml.gpu_by_address(GPU), 9, Placement(4, 4))
     nvml.create_compute_instance(instance, 0)
     (found,) = only_gpu(NvidiaBackend(nvml)).instances
     assert not found.complete

@@ -21,6 +21,7 @@ from dra_driver.model.device import (
 from dra_driver.model.errors import VendorError
 from dra_driver.ports import Backend
 from dra_driver.rules.partitions import Placed, layouts, legal, maximal_layouts
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.profiles import BOARDS
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
@@ -32,7 +33,7 @@ MIG_BOARDS = [model for model, board in BOARDS.items() if board.cuts]
 
 
 def only_gpu(backend: Backend) -> Gpu:
-    (gpu,) = backend.discover().gpus
+    (gpu,) = discover(backend).gpus
     return gpu
 
 

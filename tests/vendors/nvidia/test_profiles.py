@@ -7,6 +7,7 @@ import pytest
 from dra_driver.config.machine import load_machine
 from dra_driver.model.device import PartitionProfile
 from dra_driver.model.names import partition_name
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.mig_names import profile_name
 from dra_driver.vendors.nvidia.profiles import BOARDS
@@ -63,7 +64,7 @@ def test_shipped_machines_can_be_discovered(
 ) -> None:
     """Each NVIDIA machine that we ship has as many sound GPUs as its name says, none of them a fault."""
     nvml = SimulatedNvml(load_machine(machine), node="n", state_dir=tmp_path_factory.mktemp("gpus"))
-    found = NvidiaBackend(nvml).discover()
+    found = discover(NvidiaBackend(nvml))
     assert len(found.gpus) == int(machine[0])
     assert found.faults == ()
 

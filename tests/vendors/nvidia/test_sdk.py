@@ -11,10 +11,12 @@ import pytest
 
 from dra_driver.model.device import CreateStage, DestroyStage, Placement, SetMode, Target
 from dra_driver.model.errors import VendorError
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.nvml import Code, GpuProfile, NvmlError, PciPlace
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from tests.vendors.nvidia.conftest import bind
 
 Simulate = Callable[..., SimulatedNvml]
 
@@ -27,10 +29,10 @@ def test_pynvml_and_simulation_look_the_same(
     """Every number of every GPU passes the binding unchanged, with instances and without."""
     spec = [{"profile": "3g.40gb", "start": 4}, {"profile": "1g.10gb+me", "start": 1}]
     nvml = simulate(count=2, instances=spec)
-    expected = NvidiaBackend(nvml).discover()
+    expected = discover(NvidiaBackend(nvml))
     backend = NvidiaBackend(through_pynvml(nvml))
     bare = [replace(gpu, numa_node=None, pcie_root=None) for gpu in expected.gpus]
-    assert list(backend.discover().gpus) == bare
+    assert list(discover(backend).gpus) == bare
     backend.close()
 
 
@@ -48,14 +50,14 @@ def test_a_partitions_whole_life_through_pynvml(
     assert backend.partition(stage) == "gi-1"
     stage = replace(stage, stage="compute-instance", parent="gi-1")
     assert backend.partition(stage) == "gi-1/ci-0"
-    (made,) = direct.discover().gpus[0].instances
+    (made,) = discover(direct).gpus[0].instances
     assert (made.profile, made.placement, made.complete) == ("2g.20gb", Placement(2, 2), True)
     target = Target(gpu=GPU, instance="gi-1/ci-0")
     assert backend.edits(target) == direct.edits(target)
     backend.partition(DestroyStage(created=stage, identity="gi-1/ci-0"))
     backend.partition(DestroyStage(created=replace(stage, stage="gpu-instance"), identity="gi-1"))
     assert backend.partition(SetMode(gpu=GPU, mode="whole")) == "mig"
-    assert direct.discover().gpus[0].instances == ()
+    assert discover(direct).gpus[0].instances == ()
 
 
 def test_codes_come_through_pynvml(
@@ -63,7 +65,7 @@ def test_codes_come_through_pynvml(
 ) -> None:
     """An NVML error is an NvmlError with the same code."""
     nvml = through_pynvml(simulate(instances=[{"profile": "7g.80gb", "start": 0}]))
-    gpu = nvml.gpu_by_index(0)
+    gpu = nvml.gpu_by_address(GPU)
     with pytest.raises(NvmlError) as refused:
         nvml.create_gpu_instance(gpu, 19, Placement(0, 1))
     assert refused.value.code == Code.INSUFFICIENT_RESOURCES
@@ -71,7 +73,7 @@ def test_codes_come_through_pynvml(
 
 
 def test_without_the_library_the_error_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Building costs nothing; the first use fails clearly, as often as it is tried, and closing is harmless."""
 
@@ -80,11 +82,20 @@ def test_without_the_library_the_error_says_what_to_install(
 
     monkeypatch.setattr(pynvml, "nvmlLib", None)
     monkeypatch.setattr(pynvml, "CDLL", missing)
-    backend = NvidiaBackend(PynvmlNvml())
+    bind(tmp_path, GPU)
+    backend = NvidiaBackend(PynvmlNvml(host_root=tmp_path))
     for _ in range(2):
         with pytest.raises(VendorError, match=r"install the NVIDIA driver.*libnvidia-ml\.so\.1"):
-            backend.discover()
+            backend.read(GPU)
     backend.close()
+
+
+def test_only_what_the_driver_has_itself_is_a_gpu(tmp_path: Path) -> None:
+    """Ascending; the virtual functions of a GPU are none, and neither are the driver's own files."""
+    bind(tmp_path, "0000:43:00.0", GPU, "0000:43:00.4")
+    (tmp_path / "sys/bus/pci/devices/0000:43:00.4/physfn").mkdir()
+    (tmp_path / "sys/bus/pci/drivers/nvidia/bind").touch()
+    assert PynvmlNvml(host_root=tmp_path).pci_addresses() == (GPU, "0000:43:00.0")
 
 
 def test_the_host_says_where_a_gpu_sits(tmp_path: Path) -> None:

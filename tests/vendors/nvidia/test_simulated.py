@@ -15,10 +15,16 @@ from dra_driver.model.errors import MachineError
 from dra_driver.vendors.nvidia.nvml import Code, MigMode, NvmlError
 from dra_driver.vendors.nvidia.profiles import BOARDS
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu
 
 Simulate = Callable[..., SimulatedNvml]
 
 ONE, ONE_MEDIA, THREE, SEVEN = 19, 20, 9, 0
+
+
+def gpu_of(nvml: SimulatedNvml, index: int) -> SimulatedGpu:
+    """Its handle."""
+    return nvml.gpu_by_address(nvml.pci_addresses()[index])
 
 
 def refusal(ask: Callable[[], object]) -> int:
@@ -30,9 +36,9 @@ def refusal(ask: Callable[[], object]) -> int:
 def test_a_dgx_looks_like_a_dgx(simulate: Simulate) -> None:
     """Eight GPUs sit at a DGX's addresses, four on each NUMA node, each below a root of its own."""
     nvml = simulate(count=8)
-    addresses = [nvml.pci_address(nvml.gpu_by_index(index)) for index in range(8)]
+    addresses = nvml.pci_addresses()
     buses = ["1b", "43", "52", "61", "9d", "c3", "d1", "df"]
-    assert addresses == [f"0000:{bus}:00.0" for bus in buses]
+    assert addresses == tuple(f"0000:{bus}:00.0" for bus in buses)
     places = [nvml.pci_place(address) for address in addresses]
     assert [place.numa_node for place in places] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert len({place.root for place in places}) == 8
@@ -41,15 +47,15 @@ def test_a_dgx_looks_like_a_dgx(simulate: Simulate) -> None:
 def test_more_gpus_than_a_dgx_have_addresses_too(simulate: Simulate) -> None:
     """Sixteen GPUs have sixteen addresses and UUIDs."""
     nvml = simulate(count=16)
-    gpus = [nvml.gpu_by_index(index) for index in range(16)]
-    assert len({nvml.pci_address(gpu) for gpu in gpus}) == 16
+    gpus = [gpu_of(nvml, index) for index in range(16)]
+    assert len(set(nvml.pci_addresses())) == 16
     assert len({nvml.uuid(gpu) for gpu in gpus}) == 16
 
 
 def test_instances_need_mig_mode(simulate: Simulate) -> None:
     """With MIG off profiles can be asked for, instances cannot."""
     nvml = simulate()
-    gpu = nvml.gpu_by_index(0)
+    gpu = gpu_of(nvml, 0)
     assert nvml.gpu_profile(gpu, 0).id == ONE
     assert refusal(lambda: nvml.gpu_instances(gpu, ONE)) == Code.NOT_SUPPORTED
     assert (
@@ -60,7 +66,7 @@ def test_instances_need_mig_mode(simulate: Simulate) -> None:
 def test_boards_without_mig_refuse_all_of_it(simulate: Simulate) -> None:
     """An L40S has no mode and no profiles."""
     nvml = simulate(model="L40S")
-    gpu = nvml.gpu_by_index(0)
+    gpu = gpu_of(nvml, 0)
     assert refusal(lambda: nvml.mig_mode(gpu)) == Code.NOT_SUPPORTED
     assert refusal(lambda: nvml.set_mig_mode(gpu, MigMode.ENABLED)) == Code.NOT_SUPPORTED
     assert refusal(lambda: nvml.gpu_profile(gpu, 0)) == Code.NOT_SUPPORTED
@@ -80,14 +86,14 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     """Beside a 1g+me at 6 the driver's own errors come back."""
     nvml = simulate(mode="mig", instances=[{"profile": "1g.10gb+me", "start": 6}])
-    gpu = nvml.gpu_by_index(0)
+    gpu = gpu_of(nvml, 0)
     assert refusal(lambda: nvml.create_gpu_instance(gpu, profile_id, placement)) == code
 
 
 def test_instances_in_use_stay(simulate: Simulate, tmp_path: Path) -> None:
     """A GPU instance with a compute instance, and a MIG device with a process, cannot be destroyed; nor the mode left."""
     nvml = simulate(mode="mig", instances=[{"profile": "3g.40gb", "start": 4}])
-    gpu = nvml.gpu_by_index(0)
+    gpu = gpu_of(nvml, 0)
     (instance,) = nvml.gpu_instances(gpu, THREE)
     compute = nvml.compute_instance(instance, 0)
     (uuid,) = nvml.mig_uuids(gpu).values()
@@ -105,7 +111,7 @@ def test_instances_in_use_stay(simulate: Simulate, tmp_path: Path) -> None:
 def test_ids_are_used_again_and_uuids_are_not(simulate: Simulate) -> None:
     """The lowest free id is taken, but a MIG device made anew is another device."""
     nvml = simulate(mode="mig")
-    gpu = nvml.gpu_by_index(0)
+    gpu = gpu_of(nvml, 0)
     seen = []
     for _ in range(2):
         instance = nvml.create_gpu_instance(gpu, SEVEN, Placement(0, 8))
@@ -120,7 +126,7 @@ def test_ids_are_used_again_and_uuids_are_not(simulate: Simulate) -> None:
 def test_compute_instances_share_the_slices_of_their_gpu_instance(simulate: Simulate) -> None:
     """Two compute slices of three leave one: another two do not fit, four were never possible."""
     nvml = simulate(mode="mig")
-    instance = nvml.create_gpu_instance(nvml.gpu_by_index(0), THREE, Placement(0, 4))
+    instance = nvml.create_gpu_instance(gpu_of(nvml, 0), THREE, Placement(0, 4))
     nvml.create_compute_instance(instance, 1)
     assert refusal(lambda: nvml.create_compute_instance(instance, 1)) == Code.INSUFFICIENT_RESOURCES
     assert refusal(lambda: nvml.create_compute_instance(instance, 3)) == Code.NOT_SUPPORTED
@@ -130,8 +136,8 @@ def test_compute_instances_share_the_slices_of_their_gpu_instance(simulate: Simu
 def test_a_failing_gpu_fails_alone(simulate: Simulate, tmp_path: Path) -> None:
     """It still has an address, answers all else with its error, and the GPU beside it is well."""
     nvml = simulate(count=2)
-    lost, well = nvml.gpu_by_index(0), nvml.gpu_by_index(1)
-    faults = {"failing": {nvml.pci_address(lost): "GPU_IS_LOST"}}
+    lost, well = gpu_of(nvml, 0), gpu_of(nvml, 1)
+    faults = {"failing": {nvml.pci_addresses()[0]: "GPU_IS_LOST"}}
     (tmp_path / "gpus/faults.json").write_text(json.dumps(faults))
     assert refusal(lambda: nvml.uuid(lost)) == Code.GPU_IS_LOST
     assert refusal(lambda: nvml.mig_mode(lost)) == Code.GPU_IS_LOST
@@ -141,12 +147,12 @@ def test_a_failing_gpu_fails_alone(simulate: Simulate, tmp_path: Path) -> None:
 def test_hardware_outlives_processes(simulate: Simulate) -> None:
     """A second NVML on the same folder sees what the first one made, with the same UUIDs, and not the profile's start."""
     first = simulate(mode="mig")
-    gpu = first.gpu_by_index(0)
+    gpu = gpu_of(first, 0)
     instance = first.create_gpu_instance(gpu, ONE, Placement(3, 1))
     first.create_compute_instance(instance, 0)
     second = simulate(mode="mig")
-    assert second.mig_uuids(second.gpu_by_index(0)) == first.mig_uuids(gpu)
-    assert second.uuid(second.gpu_by_index(0)) == first.uuid(gpu)
+    assert second.mig_uuids(gpu_of(second, 0)) == first.mig_uuids(gpu)
+    assert second.uuid(gpu_of(second, 0)) == first.uuid(gpu)
 
 
 def test_processes_that_race_for_slices_never_both_win(simulate: Simulate, tmp_path: Path) -> None:
@@ -162,7 +168,7 @@ from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 nvml = SimulatedNvml(load_machine("8xh100-80"), node="node-a", state_dir=Path(sys.argv[1]))
 for start in range(7):
     try:
-        nvml.create_gpu_instance(nvml.gpu_by_index(0), 19, Placement(start, 1))
+        nvml.create_gpu_instance(nvml.gpu_by_address(nvml.pci_addresses()[0]), 19, Placement(start, 1))
         print(start)
     except NvmlError:
         pass
@@ -171,7 +177,7 @@ for start in range(7):
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     won = [line for racer in racers for line in racer.communicate(timeout=30)[0].split()]
     assert sorted(won) == ["0", "1", "2", "3", "4", "5", "6"]
-    gpu = nvml.gpu_by_index(0)
+    gpu = gpu_of(nvml, 0)
     infos = [nvml.gpu_instance_info(i) for i in nvml.gpu_instances(gpu, ONE)]
     assert len({info.id for info in infos}) == len({info.placement for info in infos}) == 7
 
