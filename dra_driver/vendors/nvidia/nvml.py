@@ -38,8 +38,18 @@ class Code(IntEnum):
     UNKNOWN = 999
 
 
-_RETRYABLE = frozenset({Code.DRIVER_NOT_LOADED, Code.TIMEOUT, Code.IN_USE, Code.NOT_READY})
+_RETRYABLE = frozenset(
+    {
+        Code.UNINITIALIZED,
+        Code.DRIVER_NOT_LOADED,
+        Code.TIMEOUT,
+        Code.LIB_RM_VERSION_MISMATCH,
+        Code.IN_USE,
+        Code.NOT_READY,
+    }
+)
 _ADVICE: dict[int, str] = {
+    Code.UNINITIALIZED: "the driver was reloaded meanwhile; try again",
     Code.NOT_SUPPORTED: "this GPU, its present mode or this driver version cannot do it",
     Code.NO_PERMISSION: "run as root, or grant the mig/config capability",
     Code.NOT_FOUND: "it does not exist (any more)",
@@ -49,7 +59,7 @@ _ADVICE: dict[int, str] = {
     Code.FUNCTION_NOT_FOUND: "install a newer NVIDIA driver",
     Code.GPU_IS_LOST: "reset the GPU or reboot the node",
     Code.RESET_REQUIRED: "reset the GPU",
-    Code.LIB_RM_VERSION_MISMATCH: "reboot, so that kernel module and library are of one version",
+    Code.LIB_RM_VERSION_MISMATCH: "restart this process, or else the node, so that kernel module and library are of one version",
     Code.IN_USE: "end the processes that use it",
     Code.INSUFFICIENT_RESOURCES: "another instance has the slices or engines that it needs",
 }
@@ -167,7 +177,7 @@ class Nvml(Protocol):
     """The library. Methods that take a `gpu` want the handle that `gpu_by_address` gave."""
 
     def close(self) -> None:
-        """Give the library back; nothing happens if it was never used."""
+        """Give the library back; nothing happens if it was never used, or while a call is under way."""
 
     def driver_version(self) -> str:
         """`580.105.08`."""

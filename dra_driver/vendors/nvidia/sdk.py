@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import suppress
 from ctypes import byref, c_uint
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from dra_driver.vendors.nvidia.nvml import (
     NvmlError,
     PciPlace,
 )
+from dra_driver.vendors.nvidia.session import Held, Session
 from dra_driver.vendors.pci import bound_addresses
 
 _INSTANCE_LIMIT = 16
@@ -29,42 +28,45 @@ _SHARED_ENGINES = 0
 
 
 class PynvmlNvml:
-    """Implements `Nvml`. The library is loaded by the first call and kept: each init costs a second of CPU on 8 GPUs.
+    """Implements `Nvml`; its handles are `session.Held`. Safe to use from several threads.
 
-    `host_root` is where the host's proc and sys folders lie. Safe to use from several threads.
+    The library is loaded by the first call and kept: each init costs a second of CPU on 8 GPUs. `host_root` is where the
+    host's proc and sys folders lie.
     """
 
     def __init__(self, *, host_root: Path = Path("/")) -> None:
         self._minors = host_root / "proc/driver/nvidia-caps/mig-minors"
         self._pci_devices = host_root / "sys/bus/pci/devices"
         self._driver = host_root / "sys/bus/pci/drivers/nvidia"
-        self._loading = threading.Lock()
-        self._pynvml: Any = None
+        self._session = Session(_load)
+        self._call, self._hold = self._session.call, self._session.hold
+        self._bound: tuple[str, ...] | None = None
 
     def close(self) -> None:
-        """Give the library back; nothing happens if it was never used, or if the driver is gone by now."""
-        with self._loading:
-            if self._pynvml is not None:
-                with suppress(self._pynvml.NVMLError):
-                    self._pynvml.nvmlShutdown()
-                self._pynvml = None
+        """See Nvml. Nothing happens if the driver is gone by now."""
+        self._session.end()
 
     def driver_version(self) -> str:
         """See Nvml."""
-        return str(self._call("SystemGetDriverVersion"))
+        return str(self._session.begin("SystemGetDriverVersion").value)
 
     def cuda_version(self) -> int:
         """See Nvml."""
-        return int(self._call("SystemGetCudaDriverVersion_v2"))
+        return int(self._session.begin("SystemGetCudaDriverVersion_v2").value)
 
     def pci_addresses(self) -> tuple[str, ...]:
-        """See Nvml. Virtual functions are left out: they belong to virtual machines, and NVML does not know them."""
+        """See Nvml. Virtual functions are left out: they belong to virtual machines, and NVML does not know them.
+
+        NVML looks for GPUs when it is initialised, so after a device was bound it is initialised anew.
+        """
         bound = bound_addresses(self._driver)
+        if self._bound is None or set(bound) <= set(self._bound) or self._session.end():
+            self._bound = bound
         return tuple(at for at in bound if not (self._pci_devices / at / "physfn").exists())
 
     def gpu_by_address(self, pci_address: str) -> Handle:
         """See Nvml."""
-        return self._call("DeviceGetHandleByPciBusId", pci_address)
+        return self._session.begin("DeviceGetHandleByPciBusId", pci_address)
 
     def pci_device_id(self, gpu: Handle) -> int:
         """See Nvml."""
@@ -120,7 +122,7 @@ class PynvmlNvml:
 
     def is_mig_resetless(self, gpu: Handle) -> bool:
         """See Nvml. Each field of the answer has a return code of its own."""
-        field = self._library().NVML_FI_DEV_IS_RESETLESS_MIG_SUPPORTED
+        field = _pynvml().NVML_FI_DEV_IS_RESETLESS_MIG_SUPPORTED
         (value,) = self._call("DeviceGetFieldValues", gpu, [field])
         return bool(value.nvmlReturn == Code.SUCCESS and value.value.uiVal)
 
@@ -145,25 +147,25 @@ class PynvmlNvml:
         count = c_uint(0)
         ask = "DeviceGetGpuInstancePossiblePlacements"
         self._call(ask, gpu, profile_id, None, byref(count))
-        buffer = (self._library().c_nvmlGpuInstancePlacement_t * count.value)()
+        buffer = (_pynvml().c_nvmlGpuInstancePlacement_t * count.value)()
         self._call(ask, gpu, profile_id, buffer, byref(count))
         return tuple(sorted(_placement(found) for found in buffer[: count.value]))
 
     def create_gpu_instance(self, gpu: Handle, profile_id: int, placement: Placement) -> Handle:
         """See Nvml."""
-        place = self._library().c_nvmlGpuInstancePlacement_t(placement.start, placement.size)
-        return self._call("DeviceCreateGpuInstanceWithPlacement", gpu, profile_id, byref(place))
+        place = _pynvml().c_nvmlGpuInstancePlacement_t(placement.start, placement.size)
+        return self._hold("DeviceCreateGpuInstanceWithPlacement", gpu, profile_id, byref(place))
 
     def gpu_instances(self, gpu: Handle, profile_id: int) -> tuple[Handle, ...]:
         """See Nvml."""
         count = c_uint(_INSTANCE_LIMIT)
-        buffer = (self._library().c_nvmlGpuInstance_t * _INSTANCE_LIMIT)()
+        buffer = (_pynvml().c_nvmlGpuInstance_t * _INSTANCE_LIMIT)()
         self._call("DeviceGetGpuInstances", gpu, profile_id, buffer, byref(count))
-        return tuple(buffer[: count.value])
+        return tuple(Held(one, gpu.period) for one in buffer[: count.value])
 
     def gpu_instance(self, gpu: Handle, instance_id: int) -> Handle:
         """See Nvml."""
-        return self._call("DeviceGetGpuInstanceById", gpu, instance_id)
+        return self._hold("DeviceGetGpuInstanceById", gpu, instance_id)
 
     def gpu_instance_info(self, instance: Handle) -> GpuInstance:
         """See Nvml."""
@@ -187,18 +189,18 @@ class PynvmlNvml:
 
     def create_compute_instance(self, instance: Handle, profile_id: int) -> Handle:
         """See Nvml."""
-        return self._call("GpuInstanceCreateComputeInstance", instance, profile_id)
+        return self._hold("GpuInstanceCreateComputeInstance", instance, profile_id)
 
     def compute_instances(self, instance: Handle, profile_id: int) -> tuple[Handle, ...]:
         """See Nvml."""
         count = c_uint(_INSTANCE_LIMIT)
-        buffer = (self._library().c_nvmlComputeInstance_t * _INSTANCE_LIMIT)()
+        buffer = (_pynvml().c_nvmlComputeInstance_t * _INSTANCE_LIMIT)()
         self._call("GpuInstanceGetComputeInstances", instance, profile_id, buffer, byref(count))
-        return tuple(buffer[: count.value])
+        return tuple(Held(one, instance.period) for one in buffer[: count.value])
 
     def compute_instance(self, instance: Handle, compute_id: int) -> Handle:
         """See Nvml."""
-        return self._call("GpuInstanceGetComputeInstanceById", instance, compute_id)
+        return self._hold("GpuInstanceGetComputeInstanceById", instance, compute_id)
 
     def compute_instance_info(self, compute: Handle) -> ComputeInstance:
         """See Nvml."""
@@ -214,7 +216,7 @@ class PynvmlNvml:
         uuids = {}
         for index in range(self._call("DeviceGetMaxMigDeviceCount", gpu)):
             try:
-                device = self._call("DeviceGetMigDeviceHandleByIndex", gpu, index)
+                device = self._hold("DeviceGetMigDeviceHandleByIndex", gpu, index)
             except NvmlError as error:
                 if error.code != Code.NOT_FOUND:
                     raise
@@ -232,24 +234,20 @@ class PynvmlNvml:
         except (OSError, ValueError, KeyError) as error:
             raise NvmlError(Code.NOT_FOUND, f"{capability} in {self._minors}") from error
 
-    def _call(self, function: str, *arguments: Any) -> Any:
-        pynvml = self._library()
-        try:
-            return getattr(pynvml, f"nvml{function}")(*arguments)
-        except pynvml.NVMLError as error:
-            raise NvmlError(error.value, f"nvml{function}") from error
 
-    def _library(self) -> Any:
-        with self._loading:
-            if self._pynvml is None:
-                import pynvml  # noqa: PLC0415 -- nodes without NVIDIA GPUs never pay for it
+def _pynvml() -> Any:
+    import pynvml  # noqa: PLC0415 -- nodes without NVIDIA GPUs never pay for it
 
-                try:
-                    pynvml.nvmlInitWithFlags(pynvml.NVML_INIT_FLAG_NO_GPUS)
-                except pynvml.NVMLError as error:
-                    raise NvmlError(error.value, "loading libnvidia-ml.so.1") from error
-                self._pynvml = pynvml
-            return self._pynvml
+    return pynvml
+
+
+def _load() -> Any:
+    pynvml = _pynvml()
+    try:
+        pynvml.nvmlInitWithFlags(pynvml.NVML_INIT_FLAG_NO_GPUS)
+    except pynvml.NVMLError as error:
+        raise NvmlError(error.value, "loading libnvidia-ml.so.1") from error
+    return pynvml
 
 
 def _placement(place: Any) -> Placement:

@@ -66,17 +66,24 @@ def bind(host_root: Path, *addresses: str) -> None:
 
 
 class Library:
-    """libnvidia-ml.so.1 as pynvml calls it: C arguments in, return codes out."""
+    """libnvidia-ml.so.1 as pynvml calls it: C arguments in, return codes out.
+
+    `inits` counts how often it was initialised. While `state` is not SUCCESS, that is what it answers to anything else.
+    """
 
     def __init__(self, nvml: SimulatedNvml) -> None:
         self._nvml = nvml
         self._handles: list[Any] = [None]
+        self.inits = 0
+        self.state = Code.UNINITIALIZED
 
     def __getattr__(self, function: str) -> Callable[..., int]:
         implementation = type(self).__dict__[f"c_{function}"]
 
         def call(*arguments: Any) -> int:
             try:
+                if self.state and function not in {"nvmlInitWithFlags", "nvmlShutdown"}:
+                    return self.state
                 implementation(self, *arguments)
             except NvmlError as error:
                 return error.code
@@ -86,9 +93,14 @@ class Library:
 
     def c_nvmlInitWithFlags(self, flags: int) -> None:
         assert flags == pynvml.NVML_INIT_FLAG_NO_GPUS
+        assert self.state is not Code.SUCCESS, "initialised twice, which changes nothing"
+        self._nvml.driver_version()
+        self.inits += 1
+        self.state = Code.SUCCESS
 
     def c_nvmlShutdown(self) -> None:
         self._handles = [None]
+        self.state = Code.UNINITIALIZED
 
     def c_nvmlSystemGetDriverVersion(self, text: Any, _size: Any) -> None:
         text.value = self._nvml.driver_version().encode()

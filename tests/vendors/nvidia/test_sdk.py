@@ -90,6 +90,74 @@ def test_without_the_library_the_error_says_what_to_install(
     backend.close()
 
 
+@pytest.mark.parametrize(
+    "code", [Code.UNINITIALIZED, Code.DRIVER_NOT_LOADED, Code.LIB_RM_VERSION_MISMATCH]
+)
+def test_a_reloaded_driver_is_found_again(
+    simulate: Simulate, through_pynvml: Callable[[SimulatedNvml], PynvmlNvml], code: Code
+) -> None:
+    """However NVML says that its driver is gone, it is initialised anew, once, and the same call succeeds."""
+    backend = NvidiaBackend(through_pynvml(simulate()))
+    before = backend.read(GPU)
+    pynvml.nvmlLib.state = code
+    assert backend.read(GPU) == before
+    assert pynvml.nvmlLib.inits == 2
+
+
+def test_a_driver_that_is_away_may_come_back(
+    simulate: Simulate,
+    through_pynvml: Callable[[SimulatedNvml], PynvmlNvml],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While it is not loaded each call says so and invites a retry; afterwards everything is as before."""
+    backend = NvidiaBackend(through_pynvml(simulate()))
+    before = backend.read(GPU)
+
+    def unloaded(_: SimulatedNvml) -> str:
+        raise NvmlError(Code.DRIVER_NOT_LOADED, "loading")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SimulatedNvml, "driver_version", unloaded)
+        pynvml.nvmlLib.state = Code.DRIVER_NOT_LOADED
+        for _ in range(2):
+            with pytest.raises(VendorError, match=rf"{GPU}.*load the nvidia") as refused:
+                backend.read(GPU)
+            assert refused.value.retryable
+    assert backend.read(GPU) == before
+
+
+def test_a_handle_from_before_a_reload_is_refused(
+    simulate: Simulate, through_pynvml: Callable[[SimulatedNvml], PynvmlNvml]
+) -> None:
+    """It may by now be another GPU's: the library never sees it, and the caller is to begin again."""
+    nvml = through_pynvml(simulate(mode="mig"))
+    gpu = nvml.gpu_by_address(GPU)
+    instance = nvml.create_gpu_instance(gpu, 19, Placement(0, 1))
+    pynvml.nvmlLib.state = Code.DRIVER_NOT_LOADED
+    with pytest.raises(NvmlError):
+        nvml.mig_mode(gpu)
+    nvml.gpu_by_address(GPU)
+    for ask in (lambda: nvml.gpu_instance_info(instance), lambda: nvml.mig_mode(gpu)):
+        with pytest.raises(NvmlError, match="outdated handle") as refused:
+            ask()
+        assert refused.value.retryable
+
+
+def test_a_gpu_that_is_plugged_in_is_found(
+    simulate: Simulate, through_pynvml: Callable[[SimulatedNvml], PynvmlNvml], tmp_path: Path
+) -> None:
+    """NVML is initialised anew when a device was bound since, and not when one has gone, nor at any other look."""
+    late = tmp_path / "sys/bus/pci/drivers/nvidia/0000:43:00.0"
+    backend = NvidiaBackend(through_pynvml(simulate(count=2)))
+    seen = []
+    for plugged in (False, False, True, True, False, True):
+        late.unlink(missing_ok=True)
+        if plugged:
+            bind(tmp_path, late.name)
+        seen.append((len(discover(backend).gpus), pynvml.nvmlLib.inits))
+    assert seen == [(1, 1), (1, 1), (2, 2), (2, 2), (1, 2), (2, 3)]
+
+
 def test_only_what_the_driver_has_itself_is_a_gpu(tmp_path: Path) -> None:
     """Ascending; the virtual functions of a GPU are none, and neither are the driver's own files."""
     bind(tmp_path, "0000:43:00.0", GPU, "0000:43:00.4")
