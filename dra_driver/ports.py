@@ -36,6 +36,12 @@ class Backend(Protocol):
     def partition(self, change: PartitionChange) -> str:
         """Make exactly one hardware change and return its identity (see the change's docstring)."""
 
+    def identify(self, target: Target) -> tuple[str, ...]:
+        """UUIDs of what the target is now: the GPU's, then the partition's. A few calls; VendorError if it is gone.
+
+        Two equal answers mean the same hardware, whatever a release says about it to containers.
+        """
+
     def edits(self, target: Target) -> ContainerEdits:
         """What a container needs to use the target; VendorError if the target is not there (any more)."""
 

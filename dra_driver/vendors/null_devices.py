@@ -38,6 +38,10 @@ class NullDevices:
         """As the inner backend."""
         return self._inner.partition(change)
 
+    def identify(self, target: Target) -> tuple[str, ...]:
+        """As the inner backend."""
+        return self._inner.identify(target)
+
     def edits(self, target: Target) -> ContainerEdits:
         """The inner backend's, with nodes that exist."""
         edits = self._inner.edits(target)

@@ -49,6 +49,9 @@ class Interposed:
     def read(self, pci_address: str) -> Gpu:
         return self._inner.read(pci_address)
 
+    def identify(self, target: Target) -> tuple[str, ...]:
+        return self._inner.identify(target)
+
     def edits(self, target: Target) -> ContainerEdits:
         return self._inner.edits(target)
 

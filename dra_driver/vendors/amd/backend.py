@@ -43,14 +43,13 @@ class AmdBackend:
             f"AMD GPU {change.gpu}: AMD repartitioning is not supported yet; claim the whole GPU"
         )
 
+    def identify(self, target: Target) -> tuple[str, ...]:
+        """The GPU's UUID."""
+        return (_uuid(self._usable_target(target)[0]),)
+
     def edits(self, target: Target) -> ContainerEdits:
         """`/dev/kfd`, the GPU's render node, and a variable that says which GPU it is."""
-        if target.instance is not None:
-            raise VendorError(
-                f"AMD GPU {target.gpu} has no partition {target.instance!r}: "
-                "AMD partitions are not supported yet; claim the whole GPU"
-            )
-        found, kfd = self._usable(target.gpu)
+        found, kfd = self._usable_target(target)
         return ContainerEdits(
             env=((device_variable(target.gpu), _uuid(found)),),
             device_nodes=(
@@ -61,6 +60,14 @@ class AmdBackend:
 
     def close(self) -> None:
         """Nothing is held between calls."""
+
+    def _usable_target(self, target: Target) -> tuple[PciGpu, KfdNode]:
+        if target.instance is not None:
+            raise VendorError(
+                f"AMD GPU {target.gpu} has no partition {target.instance!r}: "
+                "AMD partitions are not supported yet; claim the whole GPU"
+            )
+        return self._usable(target.gpu)
 
     def _usable(self, address: str) -> tuple[PciGpu, KfdNode]:
         """The GPU with its KFD node, or VendorError saying why it cannot be used."""

@@ -64,6 +64,16 @@ class NvidiaBackend:
             case DestroyStage():
                 return destroy_stage(self._nvml, change)
 
+    def identify(self, target: Target) -> tuple[str, ...]:
+        """The GPU's UUID, and the MIG device's: one made anew has the old one's numbers, but never its UUID."""
+        with explained(f"GPU {target.gpu}: identifying {target.instance or 'it'}"):
+            handle = self._nvml.gpu_by_address(target.gpu)
+            uuid = self._nvml.uuid(handle)
+            if target.instance is None:
+                return (uuid,)
+            identity = Identity.parse(target.instance, target.gpu)
+            return uuid, self._mig_uuid(handle, identity, target)
+
     def edits(self, target: Target) -> ContainerEdits:
         """Device nodes, and a variable `DRA_DEVICE_...` with the device's UUID, named so that no two devices collide.
 

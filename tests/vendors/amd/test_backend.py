@@ -65,6 +65,18 @@ def test_partitions_are_refused_by_name(backend: AmdBackend) -> None:
     assert not refused.value.retryable
     with pytest.raises(VendorError, match="no partition 'xcp-1'"):
         backend.edits(Target(gpu=FIRST, instance="xcp-1"))
+    with pytest.raises(VendorError, match="no partition 'xcp-1'"):
+        backend.identify(Target(gpu=FIRST, instance="xcp-1"))
+
+
+def test_hardware_is_known_by_its_uuid(tree: Path, backend: AmdBackend) -> None:
+    """As discovery reports it; another board in the same slot is another one, and an empty slot is an error."""
+    assert backend.identify(Target(gpu=FIRST)) == (backend.read(FIRST).uuid,)
+    (device(tree) / "unique_id").write_text("00c0ffee00c0ffee\n")
+    assert backend.identify(Target(gpu=FIRST)) == ("GPU-00c0ffee00c0ffee",)
+    (tree / "bus/pci/drivers/amdgpu" / FIRST).unlink()
+    with pytest.raises(VendorError, match=f"{FIRST} is not bound"):
+        backend.identify(Target(gpu=FIRST))
 
 
 def set_cpx_mode(tree: Path) -> None:

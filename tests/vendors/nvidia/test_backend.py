@@ -34,6 +34,30 @@ def test_a_gpu_that_is_not_bound_may_come_back(simulate: Simulate) -> None:
     assert refused.value.retryable
 
 
+def test_hardware_is_known_by_its_uuids(simulate: Simulate) -> None:
+    """A GPU by its own, a partition by its GPU's and its own, as discovery reports them."""
+    backend = NvidiaBackend(simulate(instances=[{"profile": "1g.10gb", "start": 6}]))
+    (gpu,) = discover(backend).gpus
+    (instance,) = gpu.instances
+    assert backend.identify(Target(gpu=GPU)) == (gpu.uuid,)
+    target = Target(gpu=GPU, instance=instance.identity)
+    assert backend.identify(target) == (gpu.uuid, instance.uuid)
+
+
+def test_a_partition_made_anew_is_another_one(simulate: Simulate) -> None:
+    """With the same numbers, place and profile; and one that is gone is named."""
+    nvml = simulate(instances=[{"profile": "1g.10gb", "start": 6}])
+    backend, target = NvidiaBackend(nvml), Target(gpu=GPU, instance="gi-1/ci-0")
+    former = backend.identify(target)
+    instance = nvml.gpu_instance(nvml.gpu_by_address(GPU), 1)
+    nvml.destroy_compute_instance(nvml.compute_instance(instance, 0))
+    with pytest.raises(VendorError, match=f"{GPU}: partition gi-1/ci-0"):
+        backend.identify(target)
+    nvml.create_compute_instance(instance, 0)
+    assert backend.identify(target)[0] == former[0]
+    assert backend.identify(target)[1] != former[1]
+
+
 def test_a_container_with_a_whole_gpu_gets_its_nodes(simulate: Simulate) -> None:
     """Control, memory management, and the one GPU; nothing of its neighbours."""
     backend = NvidiaBackend(simulate(count=2))
