@@ -17,11 +17,13 @@
         ├── NotFound, Conflict, Forbidden, Invalid, Gone
         └── Unavailable         no answer, 429 or 5xx; trying again may help
 
-Each message names the object, the value and the fix. `reason` is the CamelCase word for Events and metrics, `retryable`
-says whether the same call may succeed later: nobody else decides.
+Each message names the object, the value and the fix. `reason` is the word of `reasons.REASONS`, `retryable` says whether the
+same call may succeed later: nobody else decides.
 """
 
 from __future__ import annotations
+
+from dra_driver.model.reasons import Reason
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -34,14 +36,14 @@ def root_cause(error: BaseException) -> BaseException:
 class DraError(Exception):
     """The root: everything else is a bug."""
 
-    reason = "InternalError"
+    reason: str = Reason.INTERNAL_ERROR
     retryable = False
 
 
 class InputError(DraError):
     """Somebody wrote something wrong."""
 
-    reason = "InvalidInput"
+    reason = Reason.INVALID_INPUT
 
 
 class QuantityError(InputError):
@@ -60,7 +62,7 @@ class NameInvalid(InputError):
 class ParametersError(InputError):
     """Opaque parameters of a claim or a class that we refuse."""
 
-    reason = "InvalidParameters"
+    reason = Reason.INVALID_PARAMETERS
 
 
 class SettingsError(InputError):
@@ -74,26 +76,26 @@ class MachineError(InputError):
 class ClaimError(DraError):
     """A claim that cannot be served as it stands."""
 
-    reason = "ClaimNotServable"
+    reason = Reason.CLAIM_NOT_SERVABLE
 
 
 class ClaimReplaced(ClaimError):
     """The claim of this name has another UID by now."""
 
-    reason = "ClaimReplaced"
+    reason = Reason.CLAIM_REPLACED
 
 
 class DeviceHeld(ClaimError):
     """Another claim still holds the device, or one that shares hardware with it."""
 
-    reason = "DeviceHeld"
+    reason = Reason.DEVICE_HELD
     retryable = True
 
 
 class VendorError(DraError):
     """The vendor's library refused or failed."""
 
-    reason = "HardwareError"
+    reason = Reason.HARDWARE_ERROR
 
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
@@ -103,19 +105,19 @@ class VendorError(DraError):
 class RecordError(DraError):
     """A claim's journal cannot be read or written; the claim is refused, the others go on."""
 
-    reason = "RecordDamaged"
+    reason = Reason.RECORD_DAMAGED
 
 
 class StartError(DraError):
     """A process cannot start."""
 
-    reason = "StartFailed"
+    reason = Reason.START_FAILED
 
 
 class KubeError(DraError):
     """The API server refused. `status` is the HTTP code, 0 where there was no answer."""
 
-    reason = "ApiError"
+    reason = Reason.API_ERROR
 
     def __init__(self, message: str, *, status: int = 0) -> None:
         super().__init__(message)
@@ -133,6 +135,8 @@ class Conflict(KubeError):
 class Forbidden(KubeError):
     """401 or 403."""
 
+    reason = Reason.API_FORBIDDEN
+
 
 class Invalid(KubeError):
     """400 or 422."""
@@ -145,6 +149,7 @@ class Gone(KubeError):
 class Unavailable(KubeError):
     """No answer, 429 or 5xx."""
 
+    reason = Reason.API_UNAVAILABLE
     retryable = True
 
     def __init__(
