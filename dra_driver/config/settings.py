@@ -17,6 +17,9 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "text"]
 PublishChoice: TypeAlias = Literal["auto", "full", "plain"]
 
+OFF = "off"
+"""Instead of an address: listen nowhere."""
+
 
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
@@ -27,6 +30,13 @@ def _absolute(path: Path) -> Path:
 def _node_name(text: str) -> str:
     if not is_dns_subdomain(text):
         raise ValueError("is not a node's name; write it as `kubectl get nodes` shows it")
+    return text
+
+
+def _listen_address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if text != OFF and not (host and port.isdecimal() and int(port) < 2**16):
+        raise ValueError("is no address to listen at; write it like 127.0.0.1:8080, or off")
     return text
 
 
@@ -97,6 +107,10 @@ class PluginSettings(BaseModel):
     stop_timeout_s: Seconds = Field(
         20.0,
         description="Seconds that calls under way may still take once the plugin is told to stop.",
+    )
+    metrics_address: Annotated[str, AfterValidator(_listen_address)] = Field(
+        OFF,
+        description="Where `/metrics`, `/healthz` and `/readyz` are served: `HOST:PORT`, or `off`. Prefer loopback or the pod's IP.",
     )
     log_level: LogLevel = Field("info", description="The least severe messages that are logged.")
     log_format: LogFormat = Field(

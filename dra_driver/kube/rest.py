@@ -6,7 +6,7 @@ Bare JSON, because the hot path (one GET per prepared claim, 0.5 ms) pays for ev
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
@@ -44,7 +44,8 @@ class RestApi:
     """`ports.KubeApi` over HTTP. Make it inside a running event loop, and close it (it is an async context manager).
 
     `component` goes into the User-Agent. A request other than a watch ends after `timeout_s`. A watch is ended by the
-    server after `watch_timeout_s`; one that stays silent for longer than that has lost its connection.
+    server after `watch_timeout_s`; one that stays silent for longer than that has lost its connection. `on_answer` is told the
+    verb and the HTTP status of each exchange, 0 where there was no answer.
     """
 
     def __init__(
@@ -54,8 +55,11 @@ class RestApi:
         component: str,
         timeout_s: float = 10.0,
         watch_timeout_s: int = 300,
+        on_answer: Callable[[str, int], None] | None = None,
     ) -> None:
-        self._transport = Transport(endpoint, component=component, timeout_s=timeout_s)
+        self._transport = Transport(
+            endpoint, component=component, timeout_s=timeout_s, on_answer=on_answer
+        )
         self._watch_timeout_s = watch_timeout_s
 
     async def aclose(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,15 +37,29 @@ class Request:
     content_type: str = "application/json"
     silence_s: float | None = None
 
+    @property
+    def verb(self) -> str:
+        """What it does to the object, such as `get` or `list`."""
+        return self.what.partition(" ")[0]
+
 
 class Transport:
     """A session with one API server; make it inside a running event loop and close it.
 
-    `component` goes into the User-Agent. A request that is no stream ends after `timeout_s`.
+    `component` goes into the User-Agent. A request that is no stream ends after `timeout_s`. `on_answer` is told the verb and
+    the HTTP status of each exchange, 0 where there was no answer.
     """
 
-    def __init__(self, endpoint: Endpoint, *, component: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        component: str,
+        timeout_s: float,
+        on_answer: Callable[[str, int], None] | None = None,
+    ) -> None:
         self.server = endpoint.server.rstrip("/")
+        self._on_answer = on_answer
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         version = importlib.metadata.version("dra-driver")
@@ -110,15 +124,25 @@ class Transport:
             options["timeout"] = aiohttp.ClientTimeout(
                 total=None, sock_connect=self._timeout_s, sock_read=request.silence_s
             )
-        return await self._session.request(
-            request.method,
-            self.server + request.path,
-            params=request.params,
-            headers=headers,
-            allow_redirects=False,
-            server_hostname=self._endpoint.tls_server_name,
-            **options,
-        )
+        try:
+            response = await self._session.request(
+                request.method,
+                self.server + request.path,
+                params=request.params,
+                headers=headers,
+                allow_redirects=False,
+                server_hostname=self._endpoint.tls_server_name,
+                **options,
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            self._tell(request.verb, 0)
+            raise
+        self._tell(request.verb, response.status)
+        return response
+
+    def _tell(self, verb: str, status: int) -> None:
+        if self._on_answer is not None:
+            self._on_answer(verb, status)
 
 
 def _json_object(what: str, text: bytes) -> JsonObject:

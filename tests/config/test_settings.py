@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
 from dra_driver.config.layers import settings_of
 from dra_driver.config.reference import render
 from dra_driver.config.settings import PluginSettings
@@ -21,3 +24,17 @@ def test_defaults_are_values_that_a_user_might_have_given() -> None:
 def test_documentation_is_current() -> None:
     """docs/user/configuration.md is what `python -m dra_driver.config.reference` prints."""
     assert PAGE.read_text() == render()
+
+
+@pytest.mark.parametrize("address", ["off", "127.0.0.1:8080", "[::1]:0", "fd00::7:8080"])
+def test_addresses_to_listen_at(address: str) -> None:
+    """As people write them, and as the chart makes them from a pod's IP."""
+    settings = PluginSettings(node_name="node-a", metrics_address=address)
+    assert settings.metrics_address == address
+
+
+@pytest.mark.parametrize("address", ["", "on", ":8080", "8080", "127.0.0.1:http", "h:65536"])
+def test_addresses_that_nobody_can_listen_at(address: str) -> None:
+    """All addresses at once are no accident's to take: a host has to be named."""
+    with pytest.raises(ValidationError, match=r"write it like 127.0.0.1:8080, or off"):
+        PluginSettings(node_name="node-a", metrics_address=address)

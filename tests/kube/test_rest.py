@@ -280,3 +280,28 @@ async def test_a_monstrous_watch_line(serve: Serve) -> None:
         with pytest.raises(KubeError, match="larger than any") as caught:
             await changes(api)
     assert not caught.value.retryable
+
+
+async def test_answers_are_told_to_whoever_counts_them(serve: Serve) -> None:
+    """Verb and status of each exchange, refusals included; 0 where nobody answered."""
+    told: list[tuple[str, int]] = []
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        status = 404 if request.method == "DELETE" else 200
+        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []}, status=status)
+
+    def note(verb: str, status: int) -> None:
+        told.append((verb, status))
+
+    async with RestApi(
+        Endpoint(server=await serve(refuse)), component="test", on_answer=note
+    ) as api:
+        await api.list(NODE)
+        with pytest.raises(NotFound):
+            await api.delete(NODE, "n")
+    async with RestApi(
+        Endpoint(server="http://127.0.0.1:1"), component="test", on_answer=note
+    ) as api:
+        with pytest.raises(Unavailable):
+            await api.get(NODE, "n")
+    assert told == [("list", 200), ("delete", 404), ("get", 0)]
