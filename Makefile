@@ -40,6 +40,10 @@ test-node: $(READY) ## Run the tests on a real kubelet and containerd (root, run
 	@$(BIN)/python -m tests.cluster.programs
 	@$(BIN)/python -m pytest -m node
 
+.PHONY: bench
+bench: $(READY) ## Measure the plugin beside its peers and say which bars hold (ten minutes at most)
+	@$(BIN)/python -m tests.bench
+
 .PHONY: kind
 kind: ## Try image, chart and quickstart on a kind cluster (docker, kind, helm, kubectl)
 	@tests/kind/run.sh

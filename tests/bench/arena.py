@@ -1,0 +1,64 @@
+"""Brings contenders together: each with fresh folders and an API server of its own, all with the same kubelets."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.contender import Contender
+from tests.bench.programs import Kubelet, running_api, running_kubelet
+from tests.bench.recipes import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arena:
+    """`rounds` times everybody's turn comes, one after the other, so that a busy machine is busy for all of them."""
+
+    rounds: int
+    ours: Recipe
+    peers: tuple[Recipe, ...]
+    kubelet: Kubelet
+    onlooker: Kubelet
+    """Makes calls of its own while the other one is busy."""
+
+    @asynccontextmanager
+    async def contenders(self) -> AsyncIterator[list[Contender]]:
+        """Ours and all peers, started."""
+        async with AsyncExitStack() as stack:
+            recipes = (self.ours, *self.peers)
+            yield [await stack.enter_async_context(self.contender(one)) for one in recipes]
+
+    @asynccontextmanager
+    async def contender(self, recipe: Recipe) -> AsyncIterator[Contender]:
+        """That one alone, started; its processes and folders are gone afterwards."""
+        with _short_folder() as folder:
+            async with running_api() as api:
+                contender = Contender(recipe, folder, api, self.kubelet)
+                try:
+                    await contender.start()
+                    yield contender
+                finally:
+                    await contender.stop(signal.SIGKILL)
+                    await self.kubelet.ask(do="forget", registry=contender.registry)
+                    await self.onlooker.ask(do="forget", registry=contender.registry)
+
+
+@asynccontextmanager
+async def arena(ours: Recipe, peers: tuple[Recipe, ...], *, rounds: int) -> AsyncIterator[Arena]:
+    """An arena with its two kubelets."""
+    async with running_kubelet() as kubelet, running_kubelet() as onlooker:
+        yield Arena(rounds=rounds, ours=ours, peers=peers, kubelet=kubelet, onlooker=onlooker)
+
+
+@contextmanager
+def _short_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="dra-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
