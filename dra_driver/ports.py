@@ -51,22 +51,34 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A record that cannot be trusted: its file was set aside at `quarantine`, the claim is refused, the others go on."""
+    """A record that cannot be used: its claim is refused, the others go on. Its file was set aside, or stayed, at `quarantine`.
+
+    `salvaged` is what the lines before the damage say, a state that the claim was once in. `newer`: nothing is wrong with the
+    record but that only a newer release reads it; there is nothing to mend.
+    """
 
     claim_uid: str
     quarantine: str
     message: str
+    salvaged: ClaimRecord | None = None
+    newer: bool = False
 
 
 class ClaimStore(Protocol):
-    """Durable records, one per claim. Blocking; run it in a worker thread. Raises RecordError.
+    """Records, one per claim, which survive a killed process; a reboot voids them all. Blocking; run it in a worker thread.
 
-    `begin` and `finish` are on disk when they return; `step` and `releasing` survive a killed process, which is enough,
-    as a reboot voids every record.
+    Raises RecordError. Where hardware is going to change, `begin` returns once the disk has taken the record, and `finish`
+    always does: a disk that fails says so before anything depends on it.
     """
 
     def load(self) -> tuple[dict[str, ClaimRecord], tuple[Damage, ...]]:
         """All records of this boot by claim UID, and what was damaged; records of former boots are removed."""
+
+    def records(self) -> dict[str, ClaimRecord]:
+        """All records that can be read now, nothing being changed: for a look while another process may be writing."""
+
+    def read(self, uid: str) -> ClaimRecord | None:
+        """One claim's record as it is on disk now, None where there is none; RecordError where it is damaged."""
 
     def begin(self, record: ClaimRecord) -> None:
         """Write down what is going to be done, before hardware is touched."""
@@ -81,7 +93,13 @@ class ClaimStore(Protocol):
         """From here on the claim is only undone."""
 
     def forget(self, uid: str) -> None:
-        """The claim holds nothing any more; unknown claims are fine. Works on a full disk."""
+        """The claim holds nothing any more, damaged or not; unknown claims are fine. Works on a full disk."""
+
+    def note(self, record: ClaimRecord) -> str:
+        """One line to be kept elsewhere (`CdiStore`), from which the record can be rebuilt. Does no I/O."""
+
+    def rebuild(self, uid: str, note: str) -> ClaimRecord:
+        """Write a lost record anew from its note: intent and steps, no result. The claim is damaged no longer."""
 
 
 class CdiStore(Protocol):

@@ -41,12 +41,12 @@ def decode_grant(data: JsonObject) -> Grant:
     return Grant(
         device=text(data, "device"),
         pool=text(data, "pool"),
-        requests=_texts(data, "requests"),
+        requests=texts(data, "requests"),
         gpu=text(data, "gpu"),
         profile=_text_or_none(data, "profile"),
         placement=None if placement is None else _decode_placement(placement),
         share_id=_text_or_none(data, "shareId"),
-        monitor=bool(data.get("monitor", False)),
+        monitor=_flag(data, "monitor"),
     )
 
 
@@ -84,10 +84,10 @@ def decode_preparation(data: JsonObject) -> Preparation:
     return Preparation(
         devices=tuple(
             PreparedDevice(
-                requests=_texts(device, "requests"),
+                requests=texts(device, "requests"),
                 pool=text(device, "pool"),
                 device=text(device, "device"),
-                cdi_ids=_texts(device, "cdiIds"),
+                cdi_ids=texts(device, "cdiIds"),
                 share_id=_text_or_none(device, "shareId"),
             )
             for device in data["devices"]
@@ -106,15 +106,30 @@ def text(data: JsonObject, key: str) -> str:
     return value
 
 
-def _text_or_none(data: JsonObject, key: str) -> str | None:
-    return None if data.get(key) is None else text(data, key)
-
-
-def _texts(data: JsonObject, key: str) -> tuple[str, ...]:
+def texts(data: JsonObject, key: str) -> tuple[str, ...]:
+    """The strings at `key`; TypeError where there is something else."""
     values = data[key]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise TypeError(f"{key} is {values!r}, not a list of strings")
     return tuple(values)
+
+
+def _text_or_none(data: JsonObject, key: str) -> str | None:
+    return None if data.get(key) is None else text(data, key)
+
+
+def _flag(data: JsonObject, key: str) -> bool:
+    value = data.get(key, False)
+    if not isinstance(value, bool):
+        raise TypeError(f"{key} is {value!r}, not true or false")
+    return value
+
+
+def _whole(data: JsonObject, key: str) -> int:
+    value = data[key]
+    if type(value) is not int:  # in Python a bool is an int
+        raise TypeError(f"{key} is {value!r}, not a whole number")
+    return value
 
 
 def _encode_placement(placement: Placement) -> JsonObject:
@@ -122,7 +137,7 @@ def _encode_placement(placement: Placement) -> JsonObject:
 
 
 def _decode_placement(data: JsonObject) -> Placement:
-    return Placement(start=int(data["start"]), size=int(data["size"]))
+    return Placement(start=_whole(data, "start"), size=_whole(data, "size"))
 
 
 def _encode_change(change: SetMode | CreateStage) -> JsonObject:
@@ -188,7 +203,7 @@ def _decode_edits(data: JsonObject) -> ContainerEdits:
             Mount(
                 host_path=text(mount, "hostPath"),
                 container_path=text(mount, "containerPath"),
-                options=_texts(mount, "options"),
+                options=texts(mount, "options"),
             )
             for mount in data["mounts"]
         ),
@@ -197,4 +212,6 @@ def _decode_edits(data: JsonObject) -> ContainerEdits:
 
 def _decode_variable(pair: Any) -> tuple[str, str]:
     name, value = pair
-    return str(name), str(value)
+    if not (isinstance(name, str) and isinstance(value, str)):
+        raise TypeError(f"variable {pair!r} is not two strings")
+    return name, value

@@ -1,6 +1,7 @@
 """Entries as lines of a file: JSON for people, a CRC over the stored bytes for machines.
 
-A file is whole blocks: lines from the start, NULs to the end, so that a later line needs no space. A line is
+A file is whole blocks: lines from the start, NULs to the end, so that a later line needs no space. One NUL is always there:
+a file that was cut between two lines is seen. A line is
 
     {"crc":"<CRC-32 of the entry's bytes, 8 hex digits>","entry":<JSON object>}
 
@@ -50,10 +51,28 @@ def whole_blocks(size_bytes: int) -> int:
     return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
+def read_line(text: str) -> JsonObject:
+    """The entry of a single line, its newline left out; RecordError where a byte is wrong."""
+    return _entry(text.encode(errors="replace"), 1)
+
+
+def intact_entries(data: bytes) -> tuple[JsonObject, ...]:
+    """The entries before the first byte that is wrong."""
+    entries: list[JsonObject] = []
+    for text in data.split(b"\n"):
+        try:
+            entries.append(_entry(text, len(entries) + 1))
+        except RecordError:
+            break
+    return tuple(entries)
+
+
 def read_lines(data: bytes) -> Lines:
     """All entries of a file's bytes; RecordError where a byte is wrong."""
-    if not data or len(data) % BLOCK_BYTES:
-        raise RecordError(f"{len(data)} bytes are no whole blocks of {BLOCK_BYTES}: it was cut")
+    if not data or len(data) % BLOCK_BYTES or data[-1]:
+        raise RecordError(
+            f"{len(data)} bytes are no whole blocks of {BLOCK_BYTES} that end in NUL: it was cut"
+        )
     written = data.rstrip(b"\0")
     *whole, last = written.split(b"\n")
     entries = tuple(_entry(text, number) for number, text in enumerate(whole, start=1))
@@ -62,7 +81,7 @@ def read_lines(data: bytes) -> Lines:
     if _body(last) is not None:
         whole_last = _entry(last, len(entries) + 1)
         return Lines(entries=(*entries, whole_last), end=len(written), lead=b"\n")
-    if b"\0" in last or _body(last[:-1]) is not None or len(written) == len(data):
+    if b"\0" in last or _body(last[:-1]) is not None:
         raise RecordError(f"line {len(entries) + 1} ends in bytes that no crash can leave behind")
     return Lines(entries=entries, end=len(written) - len(last), torn_bytes=len(last))
 
@@ -73,7 +92,7 @@ def _entry(text: bytes, number: int) -> JsonObject:
         raise RecordError(f"line {number} does not match its checksum")
     try:
         entry = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"line {number} is not JSON: {error}") from error
     if not isinstance(entry, dict):
         raise RecordError(f"line {number} holds {entry!r} in place of an object")

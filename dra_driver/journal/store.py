@@ -3,6 +3,11 @@
 Nothing is cached: each transition reads the claim's own file, checks that it may come next, and appends one line. So claims
 never wait for each other, and two plugin processes (a rolling upgrade) see the same records. A file is never rewritten:
 fields that a newer release wrote stay as they are.
+
+What survives: a killed process loses nothing, as written bytes are the kernel's. A reboot, or a power cut, voids every record
+on purpose, so nothing is done for it. A sync is there for disks that fail: what cannot be written back is dropped from memory
+later, without a word, and the record with it. Before hardware is changed, and before success is promised, the disk has taken all
+lines so far.
 """
 
 from __future__ import annotations
@@ -10,30 +15,30 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import count
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from dra_driver.journal import transitions
-from dra_driver.journal.lines import Lines, line, read_lines, whole_blocks
-from dra_driver.model.errors import RecordError, StartError
+from dra_driver.journal.files import add, create, entries, naming, opened
+from dra_driver.journal.lines import (
+    Lines,
+    intact_entries,
+    line,
+    read_line,
+    read_lines,
+    whole_blocks,
+)
+from dra_driver.journal.quarantine import Quarantine
+from dra_driver.model.errors import RecordError, RecordNewer, StartError
 from dra_driver.model.names import CLAIM_UID, checked_claim_uid
 from dra_driver.model.record import ClaimRecord, Preparation
 from dra_driver.ports import Damage, JsonObject
 
-_QUARANTINE = "quarantine"
 _STEP_BYTES = 512
 _GRANT_BYTES = 8 * 1024  # its part of the result: a driver's libraries are dozens of mounts
 _SPARE_BYTES = 512  # left over in every file, so that `releasing` fits on a full disk
-_FIXES = {
-    errno.EACCES: "let this process write there",
-    errno.EDQUOT: "raise the quota, or free space",
-    errno.EEXIST: "the claim is recorded already: forget it before it begins anew",
-    errno.ENOENT: "the claim is not recorded: begin it first",
-    errno.ENOSPC: "free space on its filesystem",
-    errno.EROFS: "remount its filesystem writable",
-}
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 def read_boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
@@ -56,30 +61,54 @@ class ClaimJournal:
         self._folder = folder
         self._boot_id = boot_id
         self._boot = folder / boot_id
+        self._quarantine = Quarantine(self._boot / "quarantine")
         self._sync = sync
 
     def load(self) -> tuple[dict[str, ClaimRecord], tuple[Damage, ...]]:
-        """All records of this boot; a file that is damaged or cannot be read moves to the quarantine and is reported.
+        """All records of this boot. A damaged file is set aside and reported, by every later load too, until it is settled.
 
-        It is reported by every later load of this boot too: a claim that was refused once is not unknown, and so free to
-        be prepared again, after a mere restart.
+        The record of a newer release is reported and stays where it is, as does a file that cannot be read just now.
         """
-        with _naming(self._folder, "list"):
+        with naming(self._folder, "list"):
             self._remove_former_boots()
-            paths = sorted(path for path in _entries(self._boot) if path.suffix == ".jsonl")
+            paths, set_aside = self._paths(), self._quarantine.unsettled()
         records: dict[str, ClaimRecord] = {}
-        damages = [self._damage(path) for path in sorted(_entries(self._boot / _QUARANTINE))]
+        damages = {uid: self._damage(uid, place) for uid, place in set_aside.items()}
         for path in paths:
+            uid = path.stem
+            damages.pop(uid, None)
             try:
-                records[path.stem], _ = self._understood(path.stem, path.read_bytes())
+                records[uid] = self._settled_record(path)
             except FileNotFoundError:
                 continue  # another instance of the plugin forgot the claim meanwhile
             except (OSError, RecordError) as error:
-                damages.append(self._set_aside(path, error))
-        return records, tuple(damages)
+                damages[uid] = self._damage_in_place(path, error)
+        return records, tuple(damages.values())
+
+    def records(self) -> dict[str, ClaimRecord]:
+        """What `load` would return, without moving or removing anything; damaged records are left out, for it to report."""
+        with naming(self._folder, "list"):
+            paths = self._paths()
+        found: dict[str, ClaimRecord] = {}
+        for path in paths:
+            with suppress(OSError, RecordError):
+                found[path.stem] = self._settled_record(path)
+        return found
+
+    def read(self, uid: str) -> ClaimRecord | None:
+        """The claim's record, None where it has none; RecordError for one that is damaged or was set aside."""
+        path = self._path(uid)
+        with naming(path, "read"):
+            try:
+                return self._settled_record(path)
+            except FileNotFoundError:
+                place = self._quarantine.unsettled().get(uid)
+            if place is not None:
+                raise RecordError(f"it was damaged, and is set aside as {place}")
+        return None
 
     def begin(self, record: ClaimRecord) -> None:
-        """Durable when this returns, with room for the lines to come; a file has its name only once it is whole."""
+        """The record is there, with room for the lines to come; a file has its name only once it is whole."""
         path = self._path(record.claim.uid)
         entry = transitions.intent(record)
         if record.boot_id != self._boot_id or transitions.follow(None, entry) != record:
@@ -87,140 +116,128 @@ class ClaimJournal:
                 f"journal {path}: claim {record.claim} of boot {record.boot_id} cannot begin:"
                 f" only one that nothing was done for, and in boot {self._boot_id}"
             )
-        draft = path.with_suffix(".draft")
-        with _naming(path, "create"):
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._boot.mkdir(mode=0o700, exist_ok=True)
-            draft.unlink(missing_ok=True)  # from a crash while this same claim began
-            try:
-                self._write_draft(draft, line(entry), _reserve(record))
-                os.link(draft, path)
-            finally:
-                draft.unlink(missing_ok=True)
+        with naming(path, "create"):
+            self._create(path, record, line(entry))
 
     def step(self, uid: str, identity: str) -> None:
-        """Survives a killed process; RecordError unless a step is missing."""
-        self._append(uid, transitions.step(identity), durable=False)
+        """RecordError unless a step is missing."""
+        self._append(uid, transitions.step(identity))
 
     def finish(self, uid: str, preparation: Preparation) -> None:
-        """Durable when this returns; RecordError unless every step is done."""
-        self._append(uid, transitions.result(preparation), durable=True)
+        """RecordError unless every step is done."""
+        self._append(uid, transitions.result(preparation), sync=True)
 
     def releasing(self, uid: str) -> None:
-        """Survives a killed process; saying it again is fine."""
-        self._append(uid, transitions.releasing(), durable=False)
+        """Saying it again is fine."""
+        self._append(uid, transitions.releasing(), spare_bytes=1)
 
     def forget(self, uid: str) -> None:
-        """The claim has no file any more; no file is fine."""
+        """The claim has no file any more, and what was set aside refuses it no longer; no file is fine."""
         path = self._path(uid)
-        with _naming(path, "remove"):
+        with naming(path, "remove"):
+            self._quarantine.settle(uid)
             path.unlink(missing_ok=True)
+
+    def note(self, record: ClaimRecord) -> str:
+        """Intent and steps so far on one line of ASCII, with a checksum: all that `rebuild` needs."""
+        return line(transitions.note(record)).decode("ascii").removesuffix("\n")
+
+    def rebuild(self, uid: str, note: str) -> ClaimRecord:
+        """The record that the note speaks of, on disk again at once and whole, and without a result.
+
+        RecordError where the note is damaged, or is another claim's or boot's, and where the claim has a file.
+        """
+        path = self._path(uid)
+        with naming(path, "rebuild"):
+            written = transitions.entries_of(read_line(note))
+            record = self._own(uid, transitions.fold(written))
+            self._create(path, record, b"".join(map(line, written)))
+            with suppress(OSError):  # a claim with a record is not refused anyway
+                self._quarantine.settle(uid)
+        return record
 
     def _path(self, uid: str) -> Path:
         return self._boot / f"{checked_claim_uid(uid)}.jsonl"
 
-    def _write_draft(self, draft: Path, first_line: bytes, reserve_bytes: int) -> None:
-        with _opened(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
-            os.posix_fallocate(descriptor, 0, reserve_bytes)
-            _write(descriptor, first_line, 0)
-            self._sync(descriptor)
+    def _paths(self) -> list[Path]:
+        return sorted(path for path in entries(self._boot) if path.suffix == ".jsonl")
 
-    def _append(self, uid: str, entry: JsonObject, *, durable: bool) -> None:
+    def _create(self, path: Path, record: ClaimRecord, text: bytes) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._boot.mkdir(mode=0o700, exist_ok=True)
+        create(path, text, _reserve(record, text), self._sync if record.steps else None)
+
+    def _append(
+        self, uid: str, entry: JsonObject, *, sync: bool = False, spare_bytes: int = _SPARE_BYTES
+    ) -> None:
         path = self._path(uid)
-        with _naming(path, "append to"), _opened(path, os.O_RDWR) as descriptor:
-            size_bytes = os.fstat(descriptor).st_size
-            record, lines = self._understood(uid, os.pread(descriptor, size_bytes, 0))
+        with naming(path, "append to"), opened(path, os.O_RDWR) as descriptor:
+            data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+            record, lines = self._understood(uid, data)
             if transitions.follow(record, entry) == record:
                 return
-            try:
-                self._write_line(descriptor, lines.following(entry), lines.end, durable=durable)
-            except OSError:
-                with suppress(OSError):  # nobody may read later what the caller is told has failed
-                    os.ftruncate(descriptor, size_bytes)
-                    _write(descriptor, bytes(size_bytes - lines.end), lines.end)
-                raise
+            text = lines.following(entry)
+            size_bytes = whole_blocks(lines.end + len(text) + spare_bytes)
+            add(descriptor, text, lines.end, size_bytes, self._sync if sync else None)
 
-    def _write_line(self, descriptor: int, text: bytes, end: int, *, durable: bool) -> None:
-        needed_bytes = whole_blocks(end + len(text) + _SPARE_BYTES)
-        if needed_bytes > os.fstat(descriptor).st_size:
-            os.posix_fallocate(descriptor, 0, needed_bytes)
-        _write(descriptor, text, end)
-        if durable:
-            self._sync(descriptor)
+    def _settled_record(self, path: Path) -> ClaimRecord:
+        """The record in the file; what differs between two looks is just being written, and no damage."""
+        data = path.read_bytes()
+        while True:
+            try:
+                return self._understood(path.stem, data)[0]
+            except RecordError:
+                before, data = data, path.read_bytes()
+                if data == before:
+                    raise
 
     def _understood(self, uid: str, data: bytes) -> tuple[ClaimRecord, Lines]:
         lines = read_lines(data)
-        record: ClaimRecord | None = None
-        for entry in lines.entries:
-            record = transitions.follow(record, entry)
-        if record is None:
-            raise RecordError("it holds no intent")
+        return self._own(uid, transitions.fold(lines.entries)), lines
+
+    def _own(self, uid: str, record: ClaimRecord) -> ClaimRecord:
         if (record.claim.uid, record.boot_id) != (uid, self._boot_id):
             raise RecordError(f"it speaks of claim {record.claim.uid} in boot {record.boot_id}")
-        return record, lines
+        return record
 
     def _remove_former_boots(self) -> None:
-        for path in _entries(self._folder):
+        for path in entries(self._folder):
             if path.is_dir() and path.name != self._boot_id:
                 shutil.rmtree(
                     path, ignore_errors=True
                 )  # nobody reads it; the next start tries again
 
-    def _damage(self, place: Path) -> Damage:
-        return Damage(
-            place.stem,
-            str(place),
-            f"the record of claim {place.stem} is damaged and was set aside as {place}",
-        )
-
-    def _set_aside(self, path: Path, error: Exception) -> Damage:
-        quarantine = self._boot / _QUARANTINE
-        message = f"the record of claim {path.stem} is damaged: {error}"
+    def _damage_in_place(self, path: Path, error: Exception) -> Damage:
+        uid = path.stem
+        if isinstance(error, RecordNewer):
+            return Damage(
+                uid, str(path), f"the record of claim {uid} stays as it is: {error}", newer=True
+            )
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            return Damage(uid, str(path), f"the record of claim {uid} cannot be read now: {error}")
         try:
-            quarantine.mkdir(mode=0o700, exist_ok=True)
-            names = (quarantine / f"{path.stem}.{number}" for number in count(1))
-            place = next(name for name in names if not name.exists())
-            path.rename(place)
+            place = self._quarantine.take(path)
         except OSError as failure:
-            return Damage(path.stem, str(path), f"{message}; it cannot be set aside: {failure}")
-        return Damage(path.stem, str(place), f"{message}; set aside as {place}")
+            return self._damage(uid, path, f": {error}; it cannot be set aside: {failure}")
+        return self._damage(uid, place, f": {error}")
+
+    def _damage(self, uid: str, place: Path, why: str = "") -> Damage:
+        try:
+            salvaged = self._salvaged(uid, place.read_bytes())
+        except OSError:
+            salvaged = None
+        message = f"the record of claim {uid} is damaged{why}; its file is {place}"
+        return Damage(uid, str(place), message, salvaged=salvaged)
+
+    def _salvaged(self, uid: str, data: bytes) -> ClaimRecord | None:
+        """What the lines say that come before the first wrong one."""
+        record: ClaimRecord | None = None
+        with suppress(RecordError):
+            for entry in intact_entries(data):
+                record = self._own(uid, transitions.follow(record, entry))
+        return record
 
 
-def _reserve(record: ClaimRecord) -> int:
-    intent_bytes = len(line(transitions.intent(record)))
+def _reserve(record: ClaimRecord, text: bytes) -> int:
     later_bytes = _STEP_BYTES * len(record.steps) + _GRANT_BYTES * len(record.grants)
-    return whole_blocks(intent_bytes + later_bytes + _SPARE_BYTES)
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except FileNotFoundError:
-        return []
-
-
-def _write(descriptor: int, data: bytes, offset: int) -> None:
-    written = os.pwrite(descriptor, data, offset)
-    if written != len(data):
-        raise OSError(errno.EIO, f"only {written} of {len(data)} bytes were written")
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _naming(path: Path, verb: str) -> Iterator[None]:
-    """Failures inside become RecordErrors that name the file and the fix."""
-    try:
-        yield
-    except RecordError as error:
-        raise RecordError(f"journal {path}: {error}") from error
-    except OSError as error:
-        fix = _FIXES.get(error.errno or 0, "look for disk errors in the kernel log")
-        raise RecordError(f"cannot {verb} journal {path}: {error.strerror}; {fix}") from error
+    return whole_blocks(len(text) + later_bytes + _SPARE_BYTES)

@@ -1,7 +1,11 @@
-"""A claim's life as entries: intent, step, result, releasing; folded in this order and no other into its record."""
+"""A claim's life as entries: intent, step, result, releasing; folded in this order and no other into its record.
+
+A note is intent and steps in a single entry, kept outside of the journal: from it they can be written anew.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dra_driver.journal.encoding import (
@@ -13,27 +17,17 @@ from dra_driver.journal.encoding import (
     encode_preparation,
     encode_step,
     text,
+    texts,
 )
 from dra_driver.model.claim import ClaimRef
-from dra_driver.model.errors import RecordError
+from dra_driver.model.errors import RecordError, RecordNewer
 from dra_driver.model.record import ClaimRecord, Preparation
 from dra_driver.ports import JsonObject
 
 
 def intent(record: ClaimRecord) -> JsonObject:
     """The first entry: whose claim, what it is granted, and the steps that are going to be taken."""
-    return _entry(
-        "intent",
-        claim={
-            "namespace": record.claim.namespace,
-            "name": record.claim.name,
-            "uid": record.claim.uid,
-        },
-        bootId=record.boot_id,
-        owner=record.owner,
-        grants=[encode_grant(grant) for grant in record.grants],
-        steps=[encode_step(step) for step in record.steps],
-    )
+    return _entry("intent", **_plan(record))
 
 
 def step(identity: str) -> JsonObject:
@@ -51,17 +45,66 @@ def releasing() -> JsonObject:
     return _entry("releasing")
 
 
+def note(record: ClaimRecord) -> JsonObject:
+    """What was planned and which steps are done; `entries_of` gives it back as entries."""
+    return _entry("note", **_plan(record), identities=list(record.identities))
+
+
+def entries_of(note: JsonObject) -> tuple[JsonObject, ...]:
+    """The intent and the steps that a note stands for, with fields of a newer release; RecordError if it is none."""
+    _check_version(note)
+    if note.get("transition") != "note":
+        raise RecordError(f"{note.get('transition')!r} is no note")
+    try:
+        identities = texts(note, "identities")
+    except (KeyError, TypeError) as error:
+        raise RecordError(f"the note cannot be understood: {error!r}") from error
+    first = {key: value for key, value in note.items() if key != "identities"}
+    return (first | {"transition": "intent"}, *map(step, identities))
+
+
+def fold(entries: Iterable[JsonObject]) -> ClaimRecord:
+    """The record that the entries make; RecordError unless all of them are understood and in turn."""
+    record: ClaimRecord | None = None
+    for entry in entries:
+        record = follow(record, entry)
+    if record is None:
+        raise RecordError("it holds no intent")
+    return record
+
+
 def follow(record: ClaimRecord | None, entry: JsonObject) -> ClaimRecord:
     """The record after one more entry; RecordError if the entry is foreign or comes out of turn."""
-    if entry.get("v") != FORMAT_VERSION:
-        raise RecordError(
-            f"format version {entry.get('v')!r} is not {FORMAT_VERSION}, the one that this release reads:"
-            " run the release that wrote it"
-        )
+    _check_version(entry)
     try:
         return _first(entry) if record is None else _next(record, entry)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{entry.get('transition')!r} cannot be understood: {error!r}") from error
+
+
+def _plan(record: ClaimRecord) -> JsonObject:
+    return {
+        "claim": {
+            "namespace": record.claim.namespace,
+            "name": record.claim.name,
+            "uid": record.claim.uid,
+        },
+        "bootId": record.boot_id,
+        "owner": record.owner,
+        "grants": [encode_grant(grant) for grant in record.grants],
+        "steps": [encode_step(step) for step in record.steps],
+    }
+
+
+def _check_version(entry: JsonObject) -> None:
+    version = entry.get("v")
+    if type(version) is not int or version < FORMAT_VERSION:  # in Python, True is 1
+        raise RecordError(f"format version {version!r} is not {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise RecordNewer(
+            f"format version {version} was written by a newer release, and this one reads {FORMAT_VERSION};"
+            " run that release again: it can release the claim"
+        )
 
 
 def _entry(transition: str, **fields: object) -> JsonObject:

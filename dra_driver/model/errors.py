@@ -12,6 +12,7 @@
     │   └── DeviceHeld          another claim still holds the device; waiting may help
     ├── VendorError             the driver library refused or failed; `retryable` says whether to try again
     ├── RecordError             a claim's journal is damaged
+    │   └── RecordNewer         it is whole, but of a format that only a newer release reads
     ├── StartError              a process cannot start: socket, lock, directory
     └── KubeError               the API server answered with an error, or not at all
         ├── NotFound, Conflict, Forbidden, Invalid, Gone
@@ -106,6 +107,12 @@ class RecordError(DraError):
     """A claim's journal cannot be read or written; the claim is refused, the others go on."""
 
     reason = Reason.RECORD_DAMAGED
+
+
+class RecordNewer(RecordError):
+    """A newer release wrote the record in a format that this one does not read; it is left as it is."""
+
+    reason = "RecordNewer"
 
 
 class StartError(DraError):

@@ -1,8 +1,6 @@
 import errno
 import os
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,71 +19,6 @@ FileOf: TypeAlias = Callable[[ClaimRecord], Path]
 def written_bytes(path: Path) -> int:
     """How much of the file is lines."""
     return len(path.read_bytes().rstrip(b"\0"))
-
-
-def five_claims(
-    journal: ClaimJournal, new_record: NewRecord, preparation: Preparation
-) -> dict[str, ClaimRecord]:
-    """A journal with a claim in each state; returns its records."""
-    for number in range(5):
-        record = replace(new_record(number), steps=new_record(number).steps[: number % 2])
-        journal.begin(record)
-        if number in (1, 3):
-            journal.step(record.claim.uid, "whole")
-        if number in (2, 3):
-            journal.finish(record.claim.uid, preparation)
-        if number == 4:
-            journal.releasing(record.claim.uid)
-    records, damages = journal.load()
-    assert damages == ()
-    return records
-
-
-def damaged(original: bytes, place: int) -> tuple[bytes, bytes]:
-    """The file with one bit flipped at `place`, and cut off before it."""
-    flipped = bytearray(original)
-    flipped[place] ^= 1 << place % 8
-    return bytes(flipped), original[:place]
-
-
-def test_any_damaged_byte_is_seen_or_harmless(
-    journal: ClaimJournal, new_record: NewRecord, preparation: Preparation, file_of: FileOf
-) -> None:
-    """R6 in small: flip or cut every single byte of five claims; what is read is the same record, or nothing."""
-    verdicts: Counter[str] = Counter()
-    for uid, record in five_claims(journal, new_record, preparation).items():
-        path = file_of(record)
-        original = path.read_bytes()
-        for place in range(written_bytes(path) + 2):
-            for data in damaged(original, place):
-                try:
-                    assert journal._understood(uid, data)[0] == record, place
-                except RecordError:
-                    verdicts["refused"] += 1
-                else:
-                    verdicts["same"] += 1
-    assert verdicts["refused"] > 0.99 * verdicts.total() > 5_000
-
-
-def test_damage_concerns_one_claim(
-    journal: ClaimJournal, new_record: NewRecord, preparation: Preparation, file_of: FileOf
-) -> None:
-    """Whichever byte is damaged: that claim alone is reported and set aside, and the others load unchanged."""
-    records = five_claims(journal, new_record, preparation)
-    for uid, record in records.items():
-        path = file_of(record)
-        original = path.read_bytes()
-        for place in range(0, written_bytes(path), 61):
-            for data in damaged(original, place):
-                path.write_bytes(data)
-                read, (damage,) = journal.load()
-                assert {**read, uid: record} == records
-                assert damage.claim_uid == uid
-                assert not path.exists()
-                assert Path(damage.quarantine).read_bytes() == data
-                Path(damage.quarantine).unlink()
-        path.write_bytes(original)
-    assert journal.load() == (records, ())
 
 
 def test_damage_is_set_aside_and_reported(
@@ -113,7 +46,7 @@ def test_damage_is_set_aside_and_reported(
     ("entries", "message"),
     [
         ([], "no intent"),
-        ([{"v": 9}], "format version 9"),
+        ([{"v": 0}], "format version 0"),
         ([{"v": 1, "transition": "releasing"}], "comes before the intent"),
     ],
 )
@@ -124,7 +57,7 @@ def test_lines_that_make_no_record_are_damage(
     message: str,
     file_of: FileOf,
 ) -> None:
-    """Lines whose checksums hold but that make no record are damage: no intent, another version, another order."""
+    """Lines whose checksums hold but that make no record are damage: no intent, no version of ours, another order."""
     journal.begin(record)
     path = file_of(record)
     path.write_bytes(b"".join(map(line, entries)).ljust(BLOCK_BYTES, b"\0"))
@@ -193,19 +126,22 @@ def test_a_sync_that_fails_is_no_promise(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     journal = ClaimJournal(tmp_path, boot_id=record.boot_id, sync=sync)
-    record = replace(record, steps=())
+    uid = record.claim.uid
     broken = True
     with pytest.raises(RecordError, match=r"Input/output error; look for disk errors"):
         journal.begin(record)
     assert list((tmp_path / record.boot_id).iterdir()) == []
     broken = False
     journal.begin(record)
+    journal.step(uid, "whole")
+    journal.step(uid, "gi-3")
+    done, _ = journal.load()
     broken = True
     with pytest.raises(RecordError, match="Input/output error"):
-        journal.finish(record.claim.uid, preparation)
+        journal.finish(uid, preparation)
     broken = False
-    assert journal.load() == ({record.claim.uid: record}, ())
-    journal.finish(record.claim.uid, preparation)
+    assert journal.load() == (done, ())
+    journal.finish(uid, preparation)
 
 
 def test_a_short_write_is_an_error(

@@ -3,7 +3,7 @@ import zlib
 
 import pytest
 
-from dra_driver.journal.lines import BLOCK_BYTES, line, read_lines
+from dra_driver.journal.lines import BLOCK_BYTES, intact_entries, line, read_line, read_lines
 from dra_driver.model.errors import RecordError
 from dra_driver.ports import JsonObject
 
@@ -80,13 +80,40 @@ def test_a_shorter_file_is_refused() -> None:
 
 
 def test_a_file_cut_between_blocks_is_refused() -> None:
-    """A cut at a block's end is seen by the line that it goes through: a crash would have left NULs behind it."""
+    """Files end in NUL, so a cut at a block's end is seen, be it in the middle of a line or right behind one."""
     data = padded(WRITTEN * 300, blocks=3)
-    with pytest.raises(RecordError, match="no crash can leave behind"):
+    with pytest.raises(RecordError, match="end in NUL"):
         read_lines(data[:BLOCK_BYTES])
+    fitting = line({"x": "y" * (BLOCK_BYTES - len(line({"x": ""})))})
+    assert len(fitting) == BLOCK_BYTES
+    assert len(read_lines(padded(fitting + WRITTEN, blocks=2)).entries) == 4
+    with pytest.raises(RecordError, match="end in NUL"):
+        read_lines(fitting)
 
 
-@pytest.mark.parametrize("body", [b"[1]", b"7", b"{broken", b'{"a":\xff}'])
+def test_what_stands_before_the_damage_is_told() -> None:
+    """With any byte of the second line wrong, or the file cut there, the first is all that is intact."""
+    first = len(line(ENTRIES[0]))
+    original = padded(WRITTEN)
+    assert intact_entries(original) == ENTRIES
+    for place in range(first, first + len(line(ENTRIES[1]))):
+        flipped = bytearray(original)
+        flipped[place] ^= 1
+        assert intact_entries(bytes(flipped)) == ENTRIES[:1]
+        assert intact_entries(original[:place]) in (ENTRIES[:1], ENTRIES[:2])
+
+
+@pytest.mark.parametrize("text", ["", "x", "\u00fc", '{"crc":"00000000","entry":{}}', "{}"])
+def test_a_single_line_is_checked_too(text: str) -> None:
+    """A line that is kept elsewhere has the same checksum, and is refused without it."""
+    assert read_line(line(ENTRIES[1]).decode().rstrip("\n")) == ENTRIES[1]
+    with pytest.raises(RecordError, match="checksum"):
+        read_line(text)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[1]", b"7", b"{broken", b'{"a":\xff}', b'{"a":' + b"[" * 10_000]
+)
 def test_what_is_no_object_is_refused(body: bytes) -> None:
     """A line whose checksum holds over something that is no JSON object is refused, not passed on."""
     text = b'{"crc":"%08x","entry":%s}\n' % (zlib.crc32(body), body)

@@ -74,6 +74,8 @@ RECORDS = st.builds(
     steps=st.lists(st.builds(Step, device=TEXT, change=CHANGES), max_size=4).map(tuple),
 )
 
+GRANT = {"device": "d", "pool": "p", "requests": [], "gpu": "g"}
+
 
 def stored(entry: JsonObject) -> JsonObject:
     """The entry as it comes back from a file."""
@@ -97,6 +99,30 @@ def test_every_transition_survives_json(
     assert read.releasing
 
 
+@given(record=RECORDS, identities=st.lists(TEXT, max_size=4))
+def test_a_note_stands_for_intent_and_steps(record: ClaimRecord, identities: list[str]) -> None:
+    """Whatever record is noted, with however many steps done, the note's entries make the same record."""
+    record = replace(record, identities=tuple(identities[: len(record.steps)]))
+    note = transitions.note(record)
+    assert transitions.fold(transitions.entries_of(stored(note))) == record
+    assert transitions.entries_of(stored(note))[0] == stored(transitions.intent(record))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"transition": "intent"}, "'intent' is no note"),
+        ({"identities": None}, "identities is None, not a list"),
+        ({"identities": ["whole", 7]}, "not a list of strings"),
+        ({"v": 2}, "newer release"),
+    ],
+)
+def test_foreign_notes_are_refused(record: ClaimRecord, change: JsonObject, message: str) -> None:
+    """Another version, something that is no note, or no identities: refused, and the message says which."""
+    with pytest.raises(RecordError, match=message):
+        transitions.entries_of(transitions.note(record) | change)
+
+
 def test_order_is_kept(record: ClaimRecord, preparation: Preparation) -> None:
     """Intent first and once, a step only where one is missing, one result after the last, nothing but releasing at the end."""
     intent, step = transitions.intent(record), transitions.step("gi-3")
@@ -114,17 +140,9 @@ def test_order_is_kept(record: ClaimRecord, preparation: Preparation) -> None:
         [intent, step, step, releasing, result],
     ):
         with pytest.raises(RecordError, match=r"comes (before|out of turn)"):
-            fold(wrong)
-    fold([intent, step, step, result, releasing, releasing])
-    fold([intent, step, releasing])
-
-
-def fold(entries: list[JsonObject]) -> ClaimRecord | None:
-    """The record that the entries make."""
-    record: ClaimRecord | None = None
-    for entry in entries:
-        record = transitions.follow(record, stored(entry))
-    return record
+            transitions.fold(map(stored, wrong))
+    for right in ([intent, step, step, result, releasing, releasing], [intent, step, releasing]):
+        transitions.fold(map(stored, right))
 
 
 def test_fields_of_a_newer_release_are_passed_over(record: ClaimRecord) -> None:
@@ -152,11 +170,19 @@ def test_fields_that_an_older_release_lacked_have_defaults(record: ClaimRecord) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"v": 2}, "format version 2 is not 1"),
+        ({"v": 2}, "format version 2 was written by a newer release"),
+        ({"v": 0}, "format version 0 is not 1"),
         ({"v": None}, "format version None"),
+        ({"v": True}, "format version True"),
         ({"transition": "hibernate"}, "'hibernate' comes before the intent"),
         ({"owner": 7}, "owner is 7, not a string"),
         ({"grants": [{}]}, "KeyError"),
+        ({"grants": [GRANT | {"monitor": "false"}]}, "monitor is 'false', not true or false"),
+        (
+            {"grants": [GRANT | {"placement": {"start": 1.0, "size": 1}}]},
+            "start is 1.0, not a whole",
+        ),
+        ({"grants": [GRANT | {"placement": {"start": True, "size": 1}}]}, "start is True"),
         ({"grants": None}, "TypeError"),
         ({"claim": "ml/a"}, "TypeError"),
         ({"steps": [{"device": "d", "change": {"kind": "melt", "gpu": "g"}}]}, "melt"),
@@ -180,6 +206,6 @@ def test_the_format_is_an_interface(record: ClaimRecord, preparation: Preparatio
     )
     assert b"".join(map(line, entries)) == golden
     stored_lines = read_lines(golden.ljust(BLOCK_BYTES, b"\0"))
-    assert fold(list(stored_lines.entries)) == replace(
+    assert transitions.fold(stored_lines.entries) == replace(
         record, identities=("whole", "gi-3"), preparation=preparation, releasing=True
     )
