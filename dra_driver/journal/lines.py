@@ -73,16 +73,14 @@ def read_lines(data: bytes) -> Lines:
         raise RecordError(
             f"{len(data)} bytes are no whole blocks of {BLOCK_BYTES} that end in NUL: it was cut"
         )
-    written = data.rstrip(b"\0")
+    written = data[: data.index(b"\0")]
     *whole, last = written.split(b"\n")
     entries = tuple(_entry(text, number) for number, text in enumerate(whole, start=1))
-    if not last:
-        return Lines(entries=entries, end=len(written))
+    if _body(last[:-1]) is not None or data[len(written) :] != bytes(len(data) - len(written)):
+        raise RecordError(f"line {len(entries) + 1} ends in bytes that no crash can leave behind")
     if _body(last) is not None:
         whole_last = _entry(last, len(entries) + 1)
         return Lines(entries=(*entries, whole_last), end=len(written), lead=b"\n")
-    if b"\0" in last or _body(last[:-1]) is not None:
-        raise RecordError(f"line {len(entries) + 1} ends in bytes that no crash can leave behind")
     return Lines(entries=entries, end=len(written) - len(last), torn_bytes=len(last))
 
 
