@@ -67,9 +67,10 @@ fmt: $(READY) ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 
 .PHONY: generate
-generate: $(READY) ## Regenerate the gRPC code, and what the chart has of other parts
+generate: $(READY) ## Regenerate the gRPC code, the tables of the docs, and what the chart has of other parts
 	@$(BIN)/python -m tests.generate
 	@$(BIN)/python -m tests.chart.generate
+	@$(BIN)/python -m tests.documentation
 
 .PHONY: lock
 lock: $(READY) ## Recompile the pinned requirements (hashes, no index addresses)

@@ -98,8 +98,11 @@ class ClaimStore(Protocol):
     def note(self, record: ClaimRecord) -> str:
         """One line to be kept elsewhere (`CdiStore`), from which the record can be rebuilt. Does no I/O."""
 
-    def rebuild(self, uid: str, note: str) -> ClaimRecord:
-        """Write a lost record anew from its note: intent and steps, no result. The claim is damaged no longer."""
+    def noted(self, uid: str, note: str) -> ClaimRecord:
+        """The record that the note speaks of; RecordError where that is none of this claim in this boot. Does no I/O."""
+
+    def rebuild(self, uid: str, note: str, preparation: Preparation | None = None) -> ClaimRecord:
+        """The claim has the record of its note again, in one step, with that outcome if there is one."""
 
 
 class CdiStore(Protocol):

@@ -3,139 +3,143 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine
-from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
 import structlog
 
-from dra_driver.kube.codec import claim_from_json
-from dra_driver.model.claim import Claim, ClaimRef
-from dra_driver.model.errors import ClaimReplaced, DeviceHeld, RecordError
-from dra_driver.model.kinds import RESOURCE_CLAIM
+from dra_driver.model.claim import AllocatedClaim, ClaimRef
+from dra_driver.model.errors import ClaimReleased, DeviceHeld, DraError, VendorError
 from dra_driver.model.record import ClaimRecord, PreparedDevice
-from dra_driver.ports import Damage, KubeApi
+from kubelet_plugin.claim_source import ClaimSource
 from kubelet_plugin.executor import Executor
+from kubelet_plugin.flights import Flight, Flights
 from kubelet_plugin.planner import plan_prepare
+from kubelet_plugin.reconciler import Reconciler
+from kubelet_plugin.recovery import Recovery
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.turns import Turns
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 DEADLINE_S = 45.0
 """What a kubelet allows for a call."""
 REPLY_MARGIN_S = 3.0
 """Left of the caller's deadline for carrying out and answering, once a wait is over."""
+LOOK_AGAIN_S = 0.5
+"""The pause of a wait for what nobody here is told of: another process's work, or a change of the claim."""
 
 
 class Claims:
-    """`api` gives the API server's client as soon as there is one; replays and unprepares never ask for it."""
+    """The claims' life on this node. Replays and unprepares never ask `source`."""
 
     def __init__(
         self,
         state: NodeState,
+        turns: Turns,
         executor: Executor,
-        api: Callable[[], Awaitable[KubeApi]],
-        damages: Collection[Damage],
+        mending: tuple[Recovery, Reconciler],
+        source: ClaimSource,
     ) -> None:
         self._state = state
+        self._turns = turns
         self._executor = executor
-        self._api = api
-        self._damages = {damage.claim_uid: damage for damage in damages}
-        self._flights: dict[tuple[str, str], asyncio.Task[Any]] = {}
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._recovery, self._reconciler = mending
+        self._source = source
+        self._flights = Flights()
 
     async def prepare(
         self, claim: ClaimRef, *, deadline: float | None
     ) -> tuple[PreparedDevice, ...]:
         """The claim's devices, ready for containers. A caller that goes away does not stop what has begun."""
         by = asyncio.get_running_loop().time() + DEADLINE_S if deadline is None else deadline
-        return await self._join(claim, "prepare", lambda: self._prepare(claim, by - REPLY_MARGIN_S))
+        return await self._flights.join(
+            claim.uid,
+            Flight("prepare"),
+            lambda flight: self._prepare(claim, by - REPLY_MARGIN_S, flight),
+        )
 
     async def unprepare(self, claim: ClaimRef) -> None:
         """Release whatever the claim holds here. Unknown claims hold nothing."""
-        await self._join(claim, "unprepare", lambda: self._unprepare(claim))
+        await self._flights.join(
+            claim.uid, Flight("unprepare", committed=True), lambda _: self._unprepare(claim)
+        )
 
     async def finish_calls(self) -> None:
         """Return when no call is being worked on."""
-        while self._flights:
-            await asyncio.wait(self._flights.values())
+        await self._flights.finish()
 
-    async def _join(
-        self, claim: ClaimRef, operation: str, start: Callable[[], Coroutine[Any, Any, T]]
-    ) -> T:
-        """Equal calls share one execution; prepare and unprepare of one claim take turns."""
-        key = (claim.uid, operation)
-        if key not in self._flights:
-            lock = self._locks.setdefault(claim.uid, asyncio.Lock())
-            task = asyncio.create_task(_locked(lock, start))
-            self._flights[key] = task
-            task.add_done_callback(lambda done: self._land(key, done))
-        flight: asyncio.Task[T] = self._flights[key]
-        return await asyncio.shield(flight)
+    async def _prepare(
+        self, claim: ClaimRef, wait_until: float, flight: Flight
+    ) -> tuple[PreparedDevice, ...]:
+        while True:
+            async with self._turns.claim(claim.uid):
+                flight.committed = True
+                record = await self._usable(claim)
+                if record is not None:
+                    return (await self._executor.verify(record)).devices
+                flight.committed = False
+            changed = self._state.changed
+            try:
+                found = await self._source.read(claim)
+                devices = await self._begin(found, flight)
+            except (ClaimReleased, DeviceHeld, VendorError) as obstacle:
+                if flight.committed or not obstacle.retryable:
+                    raise
+                await self._wait(changed, wait_until, obstacle)
+            else:
+                if devices is not None:
+                    self._source.prepared(found)
+                    log.info("prepared", devices=[device.device for device in devices])
+                    return devices
 
-    def _land(self, key: tuple[str, str], task: asyncio.Task[Any]) -> None:
-        del self._flights[key]
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; nobody need have waited
-
-    async def _prepare(self, claim: ClaimRef, wait_until: float) -> tuple[PreparedDevice, ...]:
-        self._refuse_damaged(claim)
+    async def _usable(self, claim: ClaimRef) -> ClaimRecord | None:
+        """The claim's record, if it is prepared; otherwise what is half done, or was damaged, is out of the way."""
+        await self._recovery.mend(claim)
         record = self._state.records.get(claim.uid)
-        if record is not None and record.preparation is not None and not record.releasing:
-            return (await self._executor.verify(record)).devices
-        if record is not None:
-            await self._executor.release(claim.uid)
-        plan = await self._reserve(await self._read(claim), wait_until)
-        devices = (await self._executor.carry_out(plan)).devices
-        log.info("prepared", devices=[device.device for device in devices])
-        return devices
+        if record is not None and (record.preparation is None or record.releasing):
+            await self._release(record)
+            return None
+        return record
+
+    async def _begin(
+        self, claim: AllocatedClaim, flight: Flight
+    ) -> tuple[PreparedDevice, ...] | None:
+        """Plan and carry out; None where another process was quicker.
+
+        Raises DeviceHeld or a retryable VendorError, with the flight not committed, where waiting may help.
+        """
+        facts = self._state.snapshot(claim)
+        async with self._turns.claim(claim.ref.uid), self._turns.gpus(facts.gpus(exclusive=True)):
+            if claim.ref.uid in self._state.records:
+                return None
+            record = plan_prepare(self._state.snapshot(claim))
+            flight.committed = True
+            return (await self._executor.carry_out(record)).devices
 
     async def _unprepare(self, claim: ClaimRef) -> None:
-        self._refuse_damaged(claim)
-        if claim.uid in self._state.records:
-            await self._executor.release(claim.uid)
-            log.info("unprepared")
+        async with self._turns.claim(claim.uid):
+            await self._recovery.mend(claim, to_release=True)
+            record = self._state.records.get(claim.uid)
+            if record is not None:
+                await self._release(record)
+                log.info("unprepared")
+        self._source.released(claim)
 
-    async def _reserve(self, claim: Claim, wait_until: float) -> ClaimRecord:
-        """The plan, once nobody else holds its devices.
+    async def _release(self, record: ClaimRecord) -> None:
+        async with self._turns.gpus(record.changed_gpus):
+            await self._executor.release(record.claim.uid)
+
+    async def _wait(self, changed: asyncio.Event, until: float, obstacle: DraError) -> None:
+        """Until something may have changed; the obstacle itself when time is up.
 
         Waiting inside the call is kind: a failed prepare is not tried again for 90 s, and a predecessor that is going away
         takes two.
         """
-        while True:
-            try:
-                plan = plan_prepare(self._state.snapshot(claim))
-            except DeviceHeld as held:
-                log.info("waiting for a device", held=str(held))
-                try:
-                    async with asyncio.timeout_at(wait_until):
-                        await self._state.wait_for_release()
-                except TimeoutError:
-                    raise held from None
-            else:
-                self._state.reserve(plan)
-                return plan
-
-    async def _read(self, claim: ClaimRef) -> Claim:
-        api = await self._api()
-        found = claim_from_json(
-            await api.get(RESOURCE_CLAIM, claim.name, namespace=claim.namespace)
-        )
-        if found.ref.uid != claim.uid:
-            raise ClaimReplaced(
-                f"claim {claim} has UID {found.ref.uid} by now, not {claim.uid}; the kubelet asks again for the new one"
-            )
-        return found
-
-    def _refuse_damaged(self, claim: ClaimRef) -> None:
-        damage = self._damages.get(claim.uid)
-        if damage is not None:
-            raise RecordError(
-                f"claim {claim}: {damage.message}; when its pod has ended, remove that file and restart the plugin"
-            )
-
-
-async def _locked(lock: asyncio.Lock, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    async with lock:
-        return await start()
+        log.info("waiting", obstacle=str(obstacle))
+        if isinstance(obstacle, DeviceHeld):
+            self._reconciler.suspect(obstacle.holder)
+        told = self._turns.alone() and not isinstance(obstacle, ClaimReleased)
+        try:
+            async with asyncio.timeout_at(until):
+                await (changed.wait() if told else asyncio.sleep(LOOK_AGAIN_S))
+        except TimeoutError:
+            raise obstacle from None

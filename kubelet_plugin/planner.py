@@ -6,11 +6,11 @@ changes that make it so (steps), in order. Nothing here does I/O, waits or chang
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from dra_driver.config.params import parse_gpu_config
-from dra_driver.model.claim import Allocation, AllocationResult, Claim
+from dra_driver.model.claim import AllocatedClaim, Allocation, AllocationResult
 from dra_driver.model.device import (
     CreateStage,
     DestroyStage,
@@ -18,10 +18,11 @@ from dra_driver.model.device import (
     PartitionChange,
     SetMode,
     Target,
+    Vendor,
 )
-from dra_driver.model.errors import ClaimError, DeviceHeld
+from dra_driver.model.errors import ClaimError, DeviceHeld, DraError, VendorError
 from dra_driver.model.inventory import Inventory
-from dra_driver.model.names import DRIVER_NAME
+from dra_driver.model.names import DRIVER_NAME, is_device_of, pool_name
 from dra_driver.model.record import ClaimRecord, Grant, Step
 from dra_driver.rules.forms import (
     Form,
@@ -29,6 +30,7 @@ from dra_driver.rules.forms import (
     covered,
     find_form,
     foreign_instances,
+    gpu_of,
     made_instances,
 )
 from dra_driver.rules.precedence import config_for
@@ -36,25 +38,53 @@ from dra_driver.rules.precedence import config_for
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All that a decision may depend on. `inventories` by pool name; `records` of all claims, by UID."""
+    """All that a decision may depend on.
 
-    claim: Claim
+    `inventories` by pool name, of those pools whose hardware answers; `records` by UID, of the claims on this claim's GPUs.
+    """
+
+    claim: AllocatedClaim
+    node: str
     inventories: Mapping[str, Inventory]
-    records: Mapping[str, ClaimRecord]
     boot_id: str
     owner: str
+    records: Mapping[str, ClaimRecord] = field(default_factory=dict)
+
+    @property
+    def results(self) -> tuple[AllocationResult, ...]:
+        """Those of this driver and this node."""
+        return results_of_node(self.claim, self.node)
+
+    def gpus(self, *, exclusive: bool = False) -> Mapping[str, str]:
+        """The GPUs behind the claim's devices, each with its pool, as far as they are there.
+
+        With `exclusive` those that it takes from others, which adminAccess does not.
+        """
+        return {
+            gpu.pci_address: result.pool
+            for result in self.results
+            if result.pool in self.inventories and not (exclusive and result.admin_access)
+            if (gpu := gpu_of(self.inventories[result.pool], result.device))
+        }
+
+
+def results_of_node(claim: AllocatedClaim, node: str) -> tuple[AllocationResult, ...]:
+    """The claim's results that are this driver's and this node's; claims may name other drivers' devices too."""
+    pools = {pool_name(node, vendor) for vendor in Vendor}
+    all_results = claim.allocation.results if claim.allocation else ()
+    return tuple(r for r in all_results if r.driver == DRIVER_NAME and r.pool in pools)
 
 
 def plan_prepare(snapshot: Snapshot) -> ClaimRecord:
     """The record of a prepare that may begin now.
 
-    Raises ClaimError where the claim cannot be served, DeviceHeld where it may be once another claim is gone, and
-    ParametersError for parameters that we refuse.
+    Raises ClaimError where the claim cannot be served, DeviceHeld where it may be once another claim is gone, VendorError
+    where hardware does not answer, and ParametersError for parameters that we refuse.
     """
     claim, allocation = snapshot.claim, _allocation(snapshot)
     grants: list[Grant] = []
     steps: list[Step] = []
-    for result in _ours(snapshot, allocation):
+    for result in snapshot.results:
         form = _form(snapshot, result)
         _check_parameters(snapshot, allocation, result, form)
         grant = _grant(result, form)
@@ -90,18 +120,24 @@ def plan_release(
     return tuple(reversed(undo))
 
 
-def target_of(grant: Grant, record: ClaimRecord, inventories: Mapping[str, Inventory]) -> Target:
-    """The hardware behind a grant: the GPU, the instance that the record's steps made, or the one that was there."""
+def target_of(
+    grant: Grant, records: Iterable[ClaimRecord], inventories: Mapping[str, Inventory]
+) -> Target:
+    """The hardware behind a grant: the GPU, the instance that some record's steps made, or the one that was there."""
     if grant.profile is None:
         return Target(gpu=grant.gpu)
+    wanted = (grant.gpu, grant.profile, grant.placement)
     made = [
-        i
-        for s, i in zip(record.steps, record.identities, strict=False)
-        if s.device == grant.device and _creates(s)
+        identity
+        for record in records
+        for step, identity in zip(record.steps, record.identities, strict=False)
+        if isinstance(step.change, CreateStage)
+        and (step.change.gpu, step.change.profile, step.change.placement) == wanted
     ]
     if made:
         return Target(gpu=grant.gpu, instance=made[-1])
-    gpu = inventories[grant.pool].gpu(grant.gpu)
+    inventory = inventories.get(grant.pool)
+    gpu = inventory.gpu(grant.gpu) if inventory else None
     found = [i for i in gpu.instances if _matches(i, grant)] if gpu else []
     if not found:
         raise ClaimError(
@@ -116,35 +152,43 @@ def _allocation(snapshot: Snapshot) -> Allocation:
         raise ClaimError(
             f"claim {claim.ref} is not allocated; the scheduler allocates it when a pod needs it"
         )
+    if not snapshot.results:
+        raise ClaimError(
+            f"claim {claim.ref} has no device of {DRIVER_NAME} on node {snapshot.node}; it was allocated for another node"
+        )
     return claim.allocation
 
 
-def _ours(snapshot: Snapshot, allocation: Allocation) -> Iterator[AllocationResult]:
-    """The results that are this driver's and this node's: claims may name other drivers' devices too."""
-    ours = [
-        r for r in allocation.results if r.driver == DRIVER_NAME and r.pool in snapshot.inventories
-    ]
-    if not ours:
-        pools = ", ".join(sorted(snapshot.inventories)) or "no pool"
-        raise ClaimError(
-            f"claim {snapshot.claim.ref} has no device of {DRIVER_NAME} in {pools}; it was allocated for another node"
-        )
-    return iter(ours)
-
-
 def _form(snapshot: Snapshot, result: AllocationResult) -> Form:
-    form = find_form(snapshot.inventories[result.pool], result.device)
-    if form is None:
-        raise ClaimError(
-            f"device {result.device} of claim {snapshot.claim.ref} is not on this node: its GPU is gone or failed; "
-            "delete the pod so that it gets another device"
+    inventory = snapshot.inventories.get(result.pool)
+    if inventory is None:
+        raise VendorError(
+            f"pool {result.pool}: the driver of its GPUs does not answer; see whether it is loaded on node {snapshot.node}",
+            retryable=True,
         )
+    form = find_form(inventory, result.device)
+    if form is None:
+        raise _absence(inventory, result, snapshot.claim)
     if form.sharing is Sharing.MONITOR and not result.admin_access:
         raise ClaimError(
             f"device {form.name} is for monitoring only, and request {result.request} of claim {snapshot.claim.ref} "
             "has no adminAccess; ask for adminAccess, or for another DeviceClass"
         )
     return form
+
+
+def _absence(inventory: Inventory, result: AllocationResult, claim: AllocatedClaim) -> DraError:
+    """Why no GPU has that device: one that does not answer may come back."""
+    for fault in inventory.faults:
+        if is_device_of(fault.pci_address, result.device):
+            return VendorError(
+                f"device {result.device} of claim {claim.ref} cannot be used: {fault.message}",
+                retryable=True,
+            )
+    return ClaimError(
+        f"device {result.device} of claim {claim.ref} is not on this node: its GPU is gone; "
+        "delete the pod so that it gets another device"
+    )
 
 
 def _check_parameters(
@@ -186,7 +230,8 @@ def _check_free(snapshot: Snapshot, grant: Grant) -> None:
             if _collide(grant, other):
                 raise DeviceHeld(
                     f"device {grant.device} is held by claim {record.claim} (UID {record.claim.uid}) through {other.device}; "
-                    "it becomes free when that claim's pod has ended"
+                    "it becomes free when that claim's pod has ended",
+                    holder=record.claim.uid,
                 )
 
 

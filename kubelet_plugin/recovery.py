@@ -1,61 +1,127 @@
-"""Bring journal, hardware and CDI folder into agreement after a start: what a process that died has left is finished or undone."""
+"""What processes that died have left: half-done work is undone, lost CDI files are written again, damaged records rebuilt.
+
+All of it from what is on the node, with the API server down.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from collections.abc import Set as AbstractSet
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
+from dra_driver.model.claim import ClaimRef
 from dra_driver.model.errors import DraError, RecordError
+from dra_driver.model.reasons import Reason
 from dra_driver.model.record import ClaimRecord
-from dra_driver.ports import CdiStore, Damage
+from dra_driver.ports import CdiStore, ClaimStore, Damage, Recorder
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.turns import Turns
 
 log = structlog.get_logger(__name__)
 
 
-async def recover(
-    state: NodeState, executor: Executor, cdi: CdiStore, damages: Collection[Damage]
-) -> None:
-    """Undo half-done work, write lost CDI files again, remove files of claims that nobody holds.
+class Recovery:
+    """Needs `restore` before the first call is served; `run` goes on beside the calls."""
 
-    Works without the API server. What cannot be undone yet stays on record and is tried again with the claim's next call.
-    """
-    for damage in damages:
-        log.error(
-            "a record is damaged; its claim is refused",
-            claim_uid=damage.claim_uid,
-            why=damage.message,
-        )
-    for uid, record in list(state.records.items()):
+    def __init__(
+        self,
+        state: NodeState,
+        turns: Turns,
+        executor: Executor,
+        stores: tuple[ClaimStore, CdiStore],
+        recorder: Recorder,
+    ) -> None:
+        self._state = state
+        self._turns = turns
+        self._executor = executor
+        self._store, self._cdi = stores
+        self._recorder = recorder
+        self._damages: dict[str, Damage] = {}
+
+    def restore(self) -> None:
+        """Take over what the journal says. Of damaged records, what is known elsewhere goes on holding its devices."""
+        records, damages = self._store.load()
+        self._state.refresh(records)
+        for damage in damages:
+            self._damages[damage.claim_uid] = damage
+            known = self._known(damage)
+            if known is not None:
+                self._state.reserve(known)
+            log.error("a record is damaged", claim_uid=damage.claim_uid, why=damage.message)
+
+    async def run(self) -> None:
+        """Bring every claim into a whole state, one after the other; one claim's trouble is its own."""
+        for uid, record in list(self._state.records.items()):
+            with bound_contextvars(claim=str(record.claim), claim_uid=uid):
+                try:
+                    await self._recover(record.claim)
+                except DraError as error:
+                    log.warning(
+                        "a claim is not as it should be yet; its next call tries again",
+                        error=str(error),
+                    )
+
+    async def mend(self, claim: ClaimRef, *, to_release: bool = False) -> None:
+        """The claim's record can be worked with when this returns; the caller has its turn on the claim.
+
+        A record that was damaged is written anew: from its CDI file with the hardware that is there now (which is not needed
+        `to_release` it), or as far as its lines are sound. RecordError where nothing is known.
+        """
+        damage = self._damages.get(claim.uid)
+        if damage is None:
+            return
+        known = await asyncio.to_thread(self._known, damage)
+        if known is None:
+            self._tell(claim, Reason.RECORD_DAMAGED, damage.message)
+            raise RecordError(f"claim {claim}: {damage.message}; {_fix(damage)}")
+        preparation = known.preparation
+        if known is not damage.salvaged and not to_release:
+            preparation = await self._executor.describe(known)
+        note = self._store.note(known)
+        rebuilt = await asyncio.to_thread(self._store.rebuild, claim.uid, note, preparation)
+        self._state.reserve(rebuilt)
+        del self._damages[claim.uid]
+        self._tell(claim, Reason.RECORD_REBUILT, f"{damage.message}; it was written anew")
+
+    async def _recover(self, claim: ClaimRef) -> None:
+        async with self._turns.claim(claim.uid):
+            await self.mend(claim)
+            record = self._state.records.get(claim.uid)
+            if record is None:
+                return
+            if record.preparation is not None and not record.releasing:
+                await self._executor.restore_file(record)
+                return
+            async with self._turns.gpus(record.changed_gpus):
+                await self._executor.release(claim.uid)
+            log.info("half-done work is undone")
+
+    def _known(self, damage: Damage) -> ClaimRecord | None:
+        """The CDI file was written when all was done; what is left of the lines may miss their end."""
+        if damage.newer:
+            return None
         try:
-            await _recover_claim(record, executor, cdi)
-        except DraError as error:
-            log.warning(
-                "a claim is not as it should be yet; its next call tries again",
-                claim=str(record.claim),
-                claim_uid=uid,
-                error=str(error),
-            )
-    try:
-        await _remove_orphans(state.records.keys() | {one.claim_uid for one in damages}, cdi)
-    except RecordError as error:
-        log.warning("CDI files that nobody holds may be left", error=str(error))
+            note = self._cdi.note(damage.claim_uid)
+            return damage.salvaged if note is None else self._store.noted(damage.claim_uid, note)
+        except RecordError as error:
+            log.warning("a CDI file says nothing of its claim", why=str(error))
+            return damage.salvaged
+
+    def _tell(self, claim: ClaimRef, reason: Reason, message: str) -> None:
+        log.warning(message, reason=reason)
+        regarding = {
+            "apiVersion": "resource.k8s.io/v1",
+            "kind": "ResourceClaim",
+            "namespace": claim.namespace,
+            "name": claim.name,
+            "uid": claim.uid,
+        }
+        self._recorder.event(regarding, level="Warning", reason=reason, message=message)
 
 
-async def _recover_claim(record: ClaimRecord, executor: Executor, cdi: CdiStore) -> None:
-    uid = record.claim.uid
-    if record.preparation is None or record.releasing:
-        await executor.release(uid)
-        log.info("half-done work is undone", claim=str(record.claim), claim_uid=uid)
-    elif not await asyncio.to_thread(cdi.holds, uid, record.preparation.edits):
-        await asyncio.to_thread(cdi.write, uid, record.preparation.edits)
-
-
-async def _remove_orphans(known: AbstractSet[str], cdi: CdiStore) -> None:
-    for uid in await asyncio.to_thread(cdi.claims) - known:
-        log.info("removing the CDI file of a claim that nobody holds", claim_uid=uid)
-        await asyncio.to_thread(cdi.remove, uid)
+def _fix(damage: Damage) -> str:
+    if damage.newer:
+        return "run that release again until the claim's pod has ended"
+    return "when its pod has ended, remove that file and restart the plugin"

@@ -1,25 +1,28 @@
-"""The node's state in memory: the truth while the process lives; the journal is there for the next process.
+"""What this process knows of its node: inventories by pool, records by claim, and a signal for those who wait.
 
-Only the event loop touches it and no method awaits, so a plan and the reservation of what it takes are one step, without a lock.
+Only the event loop touches it and no method awaits, so a plan and the reservation of what it takes are one step. As long as the
+process is alone, this is the truth and the journal is there for the next one; beside another process `refresh` brings in what
+that one wrote.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from dra_driver.model.claim import Claim
-from dra_driver.model.device import DestroyStage, Gpu, SetMode
-from dra_driver.model.inventory import Inventory
+from dra_driver.model.claim import AllocatedClaim
+from dra_driver.model.device import DestroyStage, Gpu, Instance, SetMode
+from dra_driver.model.inventory import Fault, Inventory
 from dra_driver.model.names import pool_name
 from dra_driver.model.record import ClaimRecord, Preparation, Step
 from kubelet_plugin.planner import Snapshot
 
 
 class NodeState:
-    """Inventories by pool, records by claim UID, and a signal for those who wait for a device."""
+    """The facts, and their changes as they happen."""
 
     def __init__(self, node: str, *, boot_id: str, owner: str) -> None:
         self.node = node
@@ -27,7 +30,8 @@ class NodeState:
         self._owner = owner
         self._inventories: dict[str, Inventory] = {}
         self._records: dict[str, ClaimRecord] = {}
-        self._released = asyncio.Event()
+        self._on_gpu: defaultdict[str, set[str]] = defaultdict(set)
+        self._changed = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -40,35 +44,63 @@ class NodeState:
         """By claim UID."""
         return MappingProxyType(self._records)
 
-    def snapshot(self, claim: Claim) -> Snapshot:
-        """All facts for planning that claim, as one value."""
-        return Snapshot(
+    def snapshot(self, claim: AllocatedClaim) -> Snapshot:
+        """All facts for planning that claim, as one value; of other claims those that hold something on its GPUs."""
+        facts = Snapshot(
             claim=claim,
+            node=self.node,
             inventories=dict(self._inventories),
-            records=dict(self._records),
             boot_id=self._boot_id,
             owner=self._owner,
         )
+        uids = {uid for gpu in facts.gpus() for uid in self._on_gpu[gpu]}
+        return replace(facts, records={uid: self._records[uid] for uid in uids})
 
     def on_inventory(self, listener: Callable[[], None]) -> None:
         """Have it called whenever an inventory has changed."""
         self._listeners.append(listener)
 
     def observe(self, inventory: Inventory) -> None:
-        """Take over what was discovered."""
+        """Take over what was discovered of a whole vendor."""
         pool = pool_name(self.node, inventory.vendor)
         if self._inventories.get(pool) != inventory:
             self._inventories[pool] = inventory
+            self._signal()
             for listener in self._listeners:
                 listener()
 
-    def restore(self, records: Iterable[ClaimRecord]) -> None:
-        """Take over what the journal says."""
-        self._records |= {record.claim.uid: record for record in records}
+    def observe_gpu(self, pool: str, found: Gpu | Fault) -> None:
+        """Take over what was seen of one GPU."""
+        former = self._inventories[pool]
+        known: tuple[Gpu | Fault, ...] = (*former.gpus, *former.faults)
+        others = [one for one in known if one.pci_address != found.pci_address]
+        by_address = sorted([*others, found], key=lambda one: one.pci_address)
+        gpus = tuple(one for one in by_address if isinstance(one, Gpu))
+        faults = tuple(one for one in by_address if isinstance(one, Fault))
+        self.observe(replace(former, gpus=gpus, faults=faults))
+
+    def lose_gpu(self, pool: str, address: str) -> None:
+        """The GPU is not there any more."""
+        former = self._inventories.get(pool)
+        if former is not None:
+            gpus = tuple(gpu for gpu in former.gpus if gpu.pci_address != address)
+            faults = tuple(fault for fault in former.faults if fault.pci_address != address)
+            self.observe(replace(former, gpus=gpus, faults=faults))
+
+    def refresh(self, stored: Mapping[str, ClaimRecord], ours: Iterable[str] = ()) -> None:
+        """Take over what the journal says of all claims but `ours`: those this process is working on, and knows better."""
+        kept = {uid: self._records[uid] for uid in ours if uid in self._records}
+        gone = self._records.keys() - stored.keys() - kept.keys()
+        for uid in gone:
+            self._drop(uid)
+        for uid in stored.keys() - kept.keys():
+            self._put(stored[uid])
+        if gone:
+            self._signal()
 
     def reserve(self, record: ClaimRecord) -> None:
         """From now on other claims see these devices as held."""
-        self._records[record.claim.uid] = record
+        self._put(record)
 
     def advance(self, uid: str, step: Step, identity: str) -> ClaimRecord:
         """A step was carried out."""
@@ -80,12 +112,7 @@ class NodeState:
 
     def retire(self, change: DestroyStage) -> None:
         """An instance, or a stage of one, was destroyed."""
-        for pool, inventory in self._inventories.items():
-            gpus = tuple(
-                _without(gpu, change) if gpu.pci_address == change.gpu else gpu
-                for gpu in inventory.gpus
-            )
-            self._inventories[pool] = replace(inventory, gpus=gpus)
+        self._change_gpu(change.created.gpu, lambda gpu: _without(gpu, change))
 
     def complete(self, uid: str, preparation: Preparation) -> None:
         """All is done."""
@@ -98,19 +125,39 @@ class NodeState:
 
     def forget(self, uid: str) -> None:
         """The claim holds nothing any more: whoever waits may plan anew."""
-        self._records.pop(uid, None)
-        released, self._released = self._released, asyncio.Event()
-        released.set()
+        self._drop(uid)
+        self._signal()
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set once a claim was released, or hardware seen to be different, after this was asked for."""
+        return self._changed
 
     async def wait_for_release(self) -> None:
-        """Return when any claim has been released since this call."""
-        await self._released.wait()
+        """Return when a claim may have been released since this call."""
+        await self._changed.wait()
+
+    def _put(self, record: ClaimRecord) -> None:
+        self._records[record.claim.uid] = record
+        for grant in record.grants:
+            self._on_gpu[grant.gpu].add(record.claim.uid)
+
+    def _drop(self, uid: str) -> None:
+        record = self._records.pop(uid, None)
+        for grant in record.grants if record else ():
+            self._on_gpu[grant.gpu].discard(uid)
+
+    def _signal(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     def _set_mode(self, change: SetMode) -> None:
+        self._change_gpu(change.gpu, lambda gpu: _in_mode(gpu, change.mode))
+
+    def _change_gpu(self, address: str, changed: Callable[[Gpu], Gpu]) -> None:
         for pool, inventory in self._inventories.items():
             gpus = tuple(
-                _in_mode(gpu, change.mode) if gpu.pci_address == change.gpu else gpu
-                for gpu in inventory.gpus
+                changed(gpu) if gpu.pci_address == address else gpu for gpu in inventory.gpus
             )
             self._inventories[pool] = replace(inventory, gpus=gpus)
 
@@ -122,9 +169,7 @@ def _in_mode(gpu: Gpu, mode: str) -> Gpu:
 
 
 def _without(gpu: Gpu, change: DestroyStage) -> Gpu:
-    return replace(
-        gpu,
-        instances=tuple(
-            i for i in gpu.instances if not f"{i.identity}/".startswith(f"{change.identity}/")
-        ),
-    )
+    def stays(instance: Instance) -> bool:
+        return not f"{instance.identity}/".startswith(f"{change.identity}/")
+
+    return replace(gpu, instances=tuple(filter(stays, gpu.instances)))

@@ -83,6 +83,10 @@ class PluginSettings(BaseModel):
         Path("/var/run/cdi"),
         description="Folder from which the container runtime reads CDI specs that do not outlive a boot.",
     )
+    pod_resources_socket: AbsolutePath = Field(
+        Path("/var/lib/kubelet/pod-resources/kubelet.sock"),
+        description="Socket at which the kubelet says which claims its pods use.",
+    )
     host_root: AbsolutePath = Field(
         Path("/"), description="Where the plugin sees the host's root, to read its /proc and /sys."
     )

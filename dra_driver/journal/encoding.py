@@ -70,6 +70,7 @@ def encode_preparation(preparation: Preparation) -> JsonObject:
                 "device": device.device,
                 "cdiIds": list(device.cdi_ids),
                 "shareId": device.share_id,
+                "hardware": list(device.hardware),
             }
             for device in preparation.devices
         ],
@@ -89,6 +90,7 @@ def decode_preparation(data: JsonObject) -> Preparation:
                 device=text(device, "device"),
                 cdi_ids=texts(device, "cdiIds"),
                 share_id=_text_or_none(device, "shareId"),
+                hardware=texts(device, "hardware") if "hardware" in device else (),
             )
             for device in data["devices"]
         ),

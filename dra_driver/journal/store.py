@@ -139,17 +139,24 @@ class ClaimJournal:
             path.unlink(missing_ok=True)
 
     def note(self, record: ClaimRecord) -> str:
-        """Intent and steps so far on one line of ASCII, with a checksum: all that `rebuild` needs."""
+        """Intent and steps so far on one line of ASCII, with a checksum: all that `noted` and `rebuild` need."""
         return line(transitions.note(record)).decode("ascii").removesuffix("\n")
 
-    def rebuild(self, uid: str, note: str) -> ClaimRecord:
-        """The record that the note speaks of, on disk again at once and whole, and without a result.
+    def noted(self, uid: str, note: str) -> ClaimRecord:
+        """The record that the note speaks of; RecordError where it is damaged, or is another claim's or boot's."""
+        with naming(self._path(uid), "rebuild"):
+            return self._own(uid, transitions.fold(transitions.entries_of(read_line(note))))
 
-        RecordError where the note is damaged, or is another claim's or boot's, and where the claim has a file.
+    def rebuild(self, uid: str, note: str, preparation: Preparation | None = None) -> ClaimRecord:
+        """The record that the note speaks of is on disk again, at once and whole, with this outcome if there is one.
+
+        RecordError where `noted` raises it, and where the claim has a file.
         """
         path = self._path(uid)
         with naming(path, "rebuild"):
             written = transitions.entries_of(read_line(note))
+            if preparation is not None:
+                written = (*written, transitions.result(preparation))
             record = self._own(uid, transitions.fold(written))
             self._create(path, record, b"".join(map(line, written)))
             with suppress(OSError):  # a claim with a record is not refused anyway

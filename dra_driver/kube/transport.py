@@ -93,6 +93,8 @@ class Transport:
 
     @asynccontextmanager
     async def _answer(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self._session.closed:
+            raise Unavailable(f"{request.what}: not asked, as this process is stopping")
         try:
             token = await self._token()
             response = await self._send(request, token)

@@ -9,11 +9,13 @@
     │   └── MachineError        a machine profile
     ├── ClaimError              a claim that cannot be served as it stands
     │   ├── ClaimReplaced       same name, another UID
+    │   ├── ClaimReleased       unprepared a moment ago, and nothing changed since: a late call
     │   └── DeviceHeld          another claim still holds the device; waiting may help
     ├── VendorError             the driver library refused or failed; `retryable` says whether to try again
     ├── RecordError             a claim's journal is damaged
     │   └── RecordNewer         it is whole, but of a format that only a newer release reads
     ├── StartError              a process cannot start: socket, lock, directory
+    ├── KubeletUnavailable      the kubelet does not answer a question of ours
     └── KubeError               the API server answered with an error, or not at all
         ├── NotFound, Conflict, Forbidden, Invalid, Gone
         └── Unavailable         no answer, 429 or 5xx; trying again may help
@@ -86,11 +88,22 @@ class ClaimReplaced(ClaimError):
     reason = Reason.CLAIM_REPLACED
 
 
+class ClaimReleased(ClaimError):
+    """The claim was unprepared, and is still as it was then: the call is late, or its next user is not written down yet."""
+
+    reason = Reason.CLAIM_RELEASED
+    retryable = True
+
+
 class DeviceHeld(ClaimError):
-    """Another claim still holds the device, or one that shares hardware with it."""
+    """Another claim, with the UID `holder`, still holds the device, or one that shares hardware with it."""
 
     reason = Reason.DEVICE_HELD
     retryable = True
+
+    def __init__(self, message: str, *, holder: str) -> None:
+        super().__init__(message)
+        self.holder = holder
 
 
 class VendorError(DraError):
@@ -112,13 +125,20 @@ class RecordError(DraError):
 class RecordNewer(RecordError):
     """A newer release wrote the record in a format that this one does not read; it is left as it is."""
 
-    reason = "RecordNewer"
+    reason = Reason.RECORD_NEWER
 
 
 class StartError(DraError):
     """A process cannot start."""
 
     reason = Reason.START_FAILED
+
+
+class KubeletUnavailable(DraError):
+    """The kubelet does not answer a question of ours."""
+
+    reason = Reason.KUBELET_UNAVAILABLE
+    retryable = True
 
 
 class KubeError(DraError):

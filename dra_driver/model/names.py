@@ -70,7 +70,13 @@ def pool_name(node: str, vendor: Vendor) -> str:
 
 def gpu_name(pci_address: str) -> str:
     """`0000:3b:00.0` gives `gpu-0000-3b-00-0`."""
-    return _label(f"gpu-{pci_address.replace(':', '-').replace('.', '-')}")
+    return _label(_stem(pci_address))
+
+
+def is_device_of(pci_address: str, device: str) -> bool:
+    """Whether the device is that GPU, or one of its forms."""
+    stem = _stem(pci_address)
+    return device == stem or device.startswith(f"{stem}-")
 
 
 def partition_name(pci_address: str, profile: PartitionProfile, placement: Placement) -> str:
@@ -108,6 +114,10 @@ def checked_claim_uid(uid: str) -> str:
             f"claim UID {uid!r} is not a lower-case UUID; the API server never hands out such a UID"
         )
     return uid
+
+
+def _stem(pci_address: str) -> str:
+    return f"gpu-{pci_address.replace(':', '-').replace('.', '-')}"
 
 
 def _label(text: str) -> str:

@@ -21,13 +21,17 @@ class Reason(StrEnum):
     INVALID_PARAMETERS = "InvalidParameters"
     CLAIM_NOT_SERVABLE = "ClaimNotServable"
     CLAIM_REPLACED = "ClaimReplaced"
+    CLAIM_RELEASED = "ClaimReleased"
     DEVICE_HELD = "DeviceHeld"
     HARDWARE_ERROR = "HardwareError"
     RECORD_DAMAGED = "RecordDamaged"
+    RECORD_NEWER = "RecordNewer"
+    RECORD_REBUILT = "RecordRebuilt"
     API_ERROR = "ApiError"
     API_FORBIDDEN = "ApiForbidden"
     API_UNAVAILABLE = "ApiUnavailable"
     START_FAILED = "StartFailed"
+    KUBELET_UNAVAILABLE = "KubeletUnavailable"
     FIELDS_DROPPED = "FieldsDropped"
     PARTITIONS_NOT_PUBLISHED = "PartitionsNotPublished"
 
@@ -77,6 +81,11 @@ REASONS: Mapping[Reason, Entry] = MappingProxyType(
             regarding=Regarding.CLAIM,
             meaning="the claim was deleted and made again meanwhile; the kubelet asks again by itself",
         ),
+        Reason.CLAIM_RELEASED: Entry(
+            regarding=Regarding.CLAIM,
+            retryable=True,
+            meaning="a call that came after the claim was unprepared, with no new user written into the claim since",
+        ),
         Reason.DEVICE_HELD: Entry(
             regarding=Regarding.CLAIM,
             retryable=True,
@@ -90,6 +99,14 @@ REASONS: Mapping[Reason, Entry] = MappingProxyType(
         Reason.RECORD_DAMAGED: Entry(
             regarding=Regarding.CLAIM,
             meaning="the claim's record or CDI file cannot be read or written; path and fix are in the message",
+        ),
+        Reason.RECORD_NEWER: Entry(
+            regarding=Regarding.CLAIM,
+            meaning="a newer release wrote the claim's record; it is left alone, and only that release can end the claim",
+        ),
+        Reason.RECORD_REBUILT: Entry(
+            regarding=Regarding.CLAIM,
+            meaning="the claim's record was damaged and has been written anew; the damaged file is kept, its path is in the message",
         ),
         Reason.API_ERROR: Entry(
             regarding=Regarding.CLAIM,
@@ -107,6 +124,11 @@ REASONS: Mapping[Reason, Entry] = MappingProxyType(
         Reason.START_FAILED: Entry(
             regarding=Regarding.NOTHING,
             meaning="the plugin cannot start; it says so on stderr and ends with exit code 1",
+        ),
+        Reason.KUBELET_UNAVAILABLE: Entry(
+            regarding=Regarding.NOTHING,
+            retryable=True,
+            meaning="the kubelet does not say which claims its pods use, so nothing that looks abandoned is released",
         ),
         Reason.FIELDS_DROPPED: Entry(
             regarding=Regarding.NODE,

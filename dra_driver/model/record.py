@@ -28,13 +28,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedDevice:
-    """What the kubelet is told about one device (dra/v1 `Device`)."""
+    """What the kubelet is told about one device (dra/v1 `Device`), and which hardware it was: UUIDs, the GPU's first."""
 
     requests: tuple[str, ...]
     pool: str
     device: str
     cdi_ids: tuple[str, ...]
     share_id: str | None = None
+    hardware: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +70,9 @@ class ClaimRecord:
     identities: tuple[str, ...] = ()
     preparation: Preparation | None = None
     releasing: bool = False
+
+    @property
+    def changed_gpus(self) -> dict[str, str]:
+        """The GPUs that its steps change, each with its pool."""
+        pools = {grant.gpu: grant.pool for grant in self.grants}
+        return {step.change.gpu: pools[step.change.gpu] for step in self.steps}

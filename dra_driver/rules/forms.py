@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from dra_driver.model.device import CreateStage, Gpu, Instance, PartitionProfile, Placement
 from dra_driver.model.inventory import Inventory
-from dra_driver.model.names import gpu_name, monitor_name, partition_name
+from dra_driver.model.names import gpu_name, is_device_of, monitor_name, partition_name
 from dra_driver.model.record import ClaimRecord
 
 Made: TypeAlias = tuple[str, str, Placement]
@@ -78,10 +78,15 @@ def all_forms(gpu: Gpu) -> tuple[Form, ...]:
     return (*partitions, whole, monitor)
 
 
+def gpu_of(inventory: Inventory, device: str) -> Gpu | None:
+    """The GPU to which a device of that name belongs."""
+    return next((gpu for gpu in inventory.gpus if is_device_of(gpu.pci_address, device)), None)
+
+
 def find_form(inventory: Inventory, device: str) -> Form | None:
     """The form of that device name, or None where no GPU could be that."""
-    gpus = (gpu for gpu in inventory.gpus if device.startswith(gpu_name(gpu.pci_address)))
-    return next((form for gpu in gpus for form in all_forms(gpu) if form.name == device), None)
+    gpu = gpu_of(inventory, device)
+    return next((form for form in all_forms(gpu) if form.name == device), None) if gpu else None
 
 
 def made_instances(records: Iterable[ClaimRecord]) -> frozenset[Made]:

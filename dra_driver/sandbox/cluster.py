@@ -50,6 +50,11 @@ class SandboxNode:
     root: Path
 
     @property
+    def pod_resources_socket(self) -> Path:
+        """At which the kubelet says which claims its pods use."""
+        return self.root / "pod-resources" / "kubelet.sock"
+
+    @property
     def registry_dir(self) -> Path:
         """The kubelet's folder for registration sockets."""
         return self.root / "plugins_registry"
@@ -159,6 +164,7 @@ async def _running_plugin(node: SandboxNode, server: str) -> AsyncIterator[None]
         "server": server,
         "data-dir": node.data_dir,
         "registry-dir": node.registry_dir,
+        "pod-resources-socket": node.pod_resources_socket,
         "cdi-dir": node.cdi_dir,
         "machine": node.spec.machine,
         "simulation-dir": node.simulation_dir,

@@ -19,6 +19,7 @@ SET_BY_THE_CHART = frozenset(
         "kubeconfig",
         "data_dir",
         "registry_dir",
+        "pod_resources_socket",
         "cdi_dir",
         "host_root",
         "simulation_dir",

@@ -75,6 +75,10 @@ def preparation() -> Preparation:
         mounts=(Mount(host_path="/usr/lib/libcuda.so.1", container_path="/usr/lib/libcuda.so.1"),),
     )
     device = PreparedDevice(
-        requests=("gpu",), pool="n1/nvidia", device=DEVICE, cdi_ids=("gpu.dra-driver.dev/claim=x",)
+        requests=("gpu",),
+        pool="n1/nvidia",
+        device=DEVICE,
+        cdi_ids=("gpu.dra-driver.dev/claim=x",),
+        hardware=("GPU-1", "MIG-1"),
     )
     return Preparation(devices=(device,), edits=(("x", edits),))

@@ -14,21 +14,20 @@ import pytest
 from dra_driver.cdi.folder import CdiFolder
 from dra_driver.config.machine import Machine
 from dra_driver.journal.store import ClaimJournal
-from dra_driver.kube.codec import claim_from_json
-from dra_driver.model.claim import Claim, ClaimRef
+from dra_driver.kube.codec import allocated_claim_from_json
+from dra_driver.model.claim import AllocatedClaim, ClaimRef
 from dra_driver.model.errors import NotFound
 from dra_driver.model.inventory import Inventory
 from dra_driver.model.kinds import Kind
 from dra_driver.model.names import DRIVER_NAME
-from dra_driver.ports import Backend, JsonObject, KubeApi
+from dra_driver.ports import Backend, JsonObject, KubeApi, SystemClock
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.claims import Claims
-from kubelet_plugin.executor import Executor
-from kubelet_plugin.recovery import recover
+from kubelet_plugin.instances import Instance
+from kubelet_plugin.node import Ground, Node, build_node
 from kubelet_plugin.state import NodeState
-from kubelet_plugin.workers import Workers
 
 NODE = "n"
 POOL = "n/nvidia"
@@ -59,6 +58,27 @@ def ref(claim: JsonObject) -> ClaimRef:
     return ClaimRef(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"])
 
 
+class Solo:
+    """An instance that no other process is beside."""
+
+    name = "test"
+
+    def alone(self) -> bool:
+        return True
+
+
+@dataclass
+class Recorded:
+    """The reasons of all Events."""
+
+    reasons: list[str] = field(default_factory=list)
+
+    def event(self, regarding: JsonObject, *, level: str, reason: str, message: str) -> None:
+        assert regarding["uid"]
+        assert message
+        self.reasons.append(reason)
+
+
 class NodePlugin:
     """Everything between the gRPC service and the hardware, over one folder. Build another one to restart it."""
 
@@ -68,26 +88,58 @@ class NodePlugin:
         self.folder = folder
         self.syncs = 0
         self.api = api
+        self.in_use: set[tuple[str, str]] = set()
         self.nvml = SimulatedNvml(machine, node=NODE, state_dir=folder / "hardware")
-        self.backend: Backend = NvidiaBackend(self.nvml)
+        self.backends: dict[str, Backend] = {POOL: NvidiaBackend(self.nvml)}
         self.cdi = CdiFolder(folder / "cdi")
         self.store = ClaimJournal(folder / "claims", boot_id=BOOT, sync=self._sync)
-        self.state = NodeState(NODE, boot_id=BOOT, owner="test")
+        self.events = Recorded()
         self._timeout_s = timeout_s
 
-    async def start(self) -> NodePlugin:
-        """What the process does before it serves."""
-        workers = Workers(timeout_s=self._timeout_s)
-        self.executor = Executor(self.state, {POOL: self.backend}, self.store, self.cdi, workers)
-        await self.executor.rescan()
-        records, damages = self.store.load()
-        self.state.restore(records.values())
-        await recover(self.state, self.executor, self.cdi, damages)
+    @property
+    def backend(self) -> Backend:
+        """The NVIDIA GPUs'."""
+        return self.backends[POOL]
+
+    @property
+    def claims(self) -> Claims:
+        """What the service calls."""
+        return self.node.claims
+
+    @property
+    def state(self) -> NodeState:
+        """What the plugin knows."""
+        return self.node.state
+
+    def build(self) -> Node:
+        """The parts, before anything was looked at."""
 
         async def api() -> KubeApi:
             return cast("KubeApi", self.api)
 
-        self.claims = Claims(self.state, self.executor, api, damages)
+        async def in_use() -> set[tuple[str, str]]:
+            return self.in_use
+
+        ground = Ground(
+            instance=cast("Instance", Solo()),
+            lock_file=self.folder / "locks",
+            backends=self.backends,
+            sdk_timeout_s=self._timeout_s,
+            store=self.store,
+            cdi=self.cdi,
+            api=api,
+            claims_in_use=in_use,
+            recorder=self.events,
+            clock=SystemClock(),
+        )
+        return build_node(NodeState(NODE, boot_id=BOOT, owner="test"), ground)
+
+    async def start(self) -> NodePlugin:
+        """What the process does by itself after a start."""
+        self.node = self.build()
+        self.node.recovery.restore()
+        await self.node.survey.look()
+        await self.node.recovery.run()
         return self
 
     async def prepare(self, claim: JsonObject, *, deadline: float | None = None) -> list[str]:
@@ -96,8 +148,9 @@ class NodePlugin:
         return [cdi_id for device in devices for cdi_id in device.cdi_ids]
 
     async def unprepare(self, claim: JsonObject) -> None:
-        """Unprepare, as the kubelet would."""
+        """Unprepare, as the kubelet would; somebody else may use the claim then."""
         await self.claims.unprepare(ref(claim))
+        claim["metadata"]["resourceVersion"] += "0"
 
     def inventory(self) -> Inventory:
         """What is on the hardware now."""
@@ -168,6 +221,7 @@ def new_claim(api: CountingApi) -> NewClaim:
                 "namespace": "default",
                 "name": f"claim-{number}",
                 "uid": f"00000000-0000-0000-0000-{number:012d}",
+                "resourceVersion": str(number),
             },
             "spec": {"devices": {}},
             "status": {"allocation": {"devices": {"results": results, "config": list(config)}}},
@@ -179,6 +233,6 @@ def new_claim(api: CountingApi) -> NewClaim:
 
 
 @pytest.fixture
-def decode() -> Callable[[JsonObject], Claim]:
+def decode() -> Callable[[JsonObject], AllocatedClaim]:
     """The claim as the planner sees it."""
-    return claim_from_json
+    return allocated_claim_from_json

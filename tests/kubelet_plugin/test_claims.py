@@ -24,7 +24,7 @@ from dra_driver.model.errors import (
 )
 from dra_driver.ports import Backend
 from kubelet_plugin.claims import REPLY_MARGIN_S
-from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin
+from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin
 
 WHOLE = "gpu-0000-1b-00-0"
 SMALL = "gpu-0000-1b-00-0-mig-1g-10gb-6"
@@ -73,7 +73,7 @@ class Interposed:
 async def interposed(node: NodePlugin) -> Interposed:
     """The node, started anew with an interposed backend."""
     backend = Interposed(node.backend)
-    node.backend = backend
+    node.backends[POOL] = backend
     await node.start()
     return backend
 
@@ -233,7 +233,8 @@ async def test_a_crash_anywhere_leaves_no_orphan(
         for name in names:
             setattr(owner, name, countdown.around(getattr(owner, name)))
     task = asyncio.ensure_future(getattr(node, operation)(claim))
-    await asyncio.wait([task, *node.claims._flights.values()])
+    await asyncio.wait([task])
+    await node.claims.finish_calls()
     task.exception()
 
     successor = await NodePlugin(tmp_path, machine, api).start()
@@ -386,21 +387,69 @@ async def test_an_unknown_claim_holds_nothing(
     assert api.gets == 0
 
 
-async def test_a_damaged_record_costs_its_own_claim(
+def damage_record(folder: Path) -> None:
+    """Change one word of the only record's first line."""
+    (file,) = (folder / "claims").glob("*/*.jsonl")
+    file.write_bytes(file.read_bytes().replace(b"claim-1", b"claim-7"))
+
+
+@pytest.mark.parametrize("device", [WHOLE, SMALL])
+async def test_a_damaged_record_is_rebuilt_from_the_cdi_file(
+    node: NodePlugin,
+    new_claim: NewClaim,
+    tmp_path: Path,
+    machine: Machine,
+    api: CountingApi,
+    device: str,
+) -> None:
+    """At the next start, with the API server down: the claim goes on as if nothing had been, and an Event says so."""
+    claim = new_claim(device)
+    first = await node.prepare(claim)
+    damage_record(tmp_path)
+    api.down = True
+    restarted = await NodePlugin(tmp_path, machine, api).start()
+    assert restarted.events.reasons == ["RecordRebuilt"]
+    again = await NodePlugin(tmp_path, machine, api).start()
+    assert again.events.reasons == []
+    assert await again.prepare(claim) == first
+    await again.unprepare(claim)
+    assert not again.state.records
+    assert again.instances() == []
+
+
+async def test_a_damaged_record_holds_its_devices_until_it_is_rebuilt(
     node: NodePlugin, new_claim: NewClaim, tmp_path: Path, machine: Machine, api: CountingApi
 ) -> None:
-    """The claim is refused, by name and in every process of this boot; others are served; its CDI file stays."""
+    """Hardware does not answer at the start: nobody else gets the device, and the claim itself can be given back."""
+    claim, other = new_claim(WHOLE), new_claim(WHOLE)
+    await node.prepare(claim)
+    damage_record(tmp_path)
+    restarted = NodePlugin(tmp_path, machine, api)
+    restarted.node = restarted.build()
+    restarted.node.recovery.restore()
+    await restarted.node.survey.look()
+    with pytest.raises(DeviceHeld, match="default/claim-1"):
+        await restarted.prepare(other, deadline=asyncio.get_running_loop().time() + 3.1)
+    await restarted.unprepare(claim)
+    assert len(await restarted.prepare(other)) == 1
+
+
+async def test_a_record_of_which_nothing_is_known_costs_its_own_claim(
+    node: NodePlugin, new_claim: NewClaim, tmp_path: Path, machine: Machine, api: CountingApi
+) -> None:
+    """The CDI file is gone too: the claim is refused, by name and in every process of this boot; others are served."""
     claim, other = new_claim(WHOLE), new_claim(OTHER)
     await node.prepare(claim)
-    (file,) = (tmp_path / "claims").glob("*/*.jsonl")
-    file.write_bytes(file.read_bytes().replace(b"claim-1", b"claim-7"))
+    damage_record(tmp_path)
+    for file in (tmp_path / "cdi").iterdir():
+        file.unlink()
     for _ in range(2):
         restarted = await NodePlugin(tmp_path, machine, api).start()
         with pytest.raises(RecordError, match="claim default/claim-1"):
             await restarted.prepare(claim)
         with pytest.raises(RecordError, match="claim default/claim-1"):
             await restarted.unprepare(claim)
-        assert restarted.cdi.claims() == {claim["metadata"]["uid"]}
+        assert "RecordDamaged" in restarted.events.reasons
     assert len(await restarted.prepare(other)) == 1
 
 

@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 
 from dra_driver.config.machine import Machine
-from dra_driver.model.claim import Claim
+from dra_driver.model.claim import AllocatedClaim
 from dra_driver.model.device import CreateStage, SetMode
 from dra_driver.model.errors import ClaimError, DeviceHeld, ParametersError
 from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import JsonObject
 from kubelet_plugin.planner import Snapshot, plan_prepare, plan_release
-from tests.kubelet_plugin.conftest import BOOT, POOL, CountingApi, NewClaim, NodePlugin, machine_of
+from tests.kubelet_plugin.conftest import (
+    BOOT,
+    NODE,
+    POOL,
+    CountingApi,
+    NewClaim,
+    NodePlugin,
+    machine_of,
+)
 
 WHOLE = "gpu-0000-1b-00-0"
 SMALL = "gpu-0000-1b-00-0-mig-1g-10gb-6"
@@ -28,7 +36,9 @@ Decide = Callable[..., ClaimRecord]
 
 
 @pytest.fixture
-def decide(tmp_path: Path, machine: Machine, decode: Callable[[JsonObject], Claim]) -> Decide:
+def decide(
+    tmp_path: Path, machine: Machine, decode: Callable[[JsonObject], AllocatedClaim]
+) -> Decide:
     """Plans a claim on the machine, given what other claims hold."""
     plugin = NodePlugin(tmp_path, machine, CountingApi())
 
@@ -43,6 +53,7 @@ def decide(tmp_path: Path, machine: Machine, decode: Callable[[JsonObject], Clai
             inventory = replace(inventory, gpus=gpus)
         snapshot = Snapshot(
             claim=decode(claim),
+            node=NODE,
             inventories={POOL: inventory},
             records={record.claim.uid: record for record in held},
             boot_id=BOOT,
@@ -109,7 +120,7 @@ def test_other_drivers_and_pools_are_not_ours(decide: Decide, new_claim: NewClai
     assert [grant.device for grant in decide(new_claim(foreign, elsewhere, WHOLE)).grants] == [
         WHOLE
     ]
-    with pytest.raises(ClaimError, match=r"has no device of gpu\.dra-driver.dev in n/nvidia"):
+    with pytest.raises(ClaimError, match=r"has no device of gpu\.dra-driver.dev on node n"):
         decide(new_claim(foreign, elsewhere))
 
 

@@ -9,9 +9,6 @@ import pytest
 from dra_driver.config.machine import Machine
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.nvml import Code, NvmlError
-from kubelet_plugin.executor import Executor
-from kubelet_plugin.recovery import recover
-from kubelet_plugin.workers import Workers
 from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin, ref
 
 WHOLE, OTHER = "gpu-0000-1b-00-0", "gpu-0000-43-00-0"
@@ -40,12 +37,11 @@ async def test_a_driver_that_is_not_loaded_any_more_is_named(
     claim = new_claim(SMALL)
     await node.prepare(claim)
     again = NodePlugin(tmp_path, machine, api)
-    executor = Executor(again.state, {}, again.store, again.cdi, Workers(timeout_s=5))
-    records, damages = again.store.load()
-    again.state.restore(records.values())
-    await recover(again.state, executor, again.cdi, damages)
+    again.backends = {}
+    await again.start()
     with pytest.raises(VendorError, match="driver is not loaded any more"):
-        await executor.release(ref(claim).uid)
+        await again.unprepare(claim)
+    assert list(again.state.records) == [ref(claim).uid]
 
 
 async def test_a_gpu_that_is_gone_took_its_instances_along(

@@ -1,0 +1,34 @@
+"""Which claims the pods of this node use, as the kubelet tells it (k8s.io/kubelet podresources/v1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc.aio
+
+from dra_driver.model.errors import KubeletUnavailable
+from dra_driver.wire.podresources_v1 import api_pb2, api_pb2_grpc
+
+_TIMEOUT_S = 5.0
+_RECEIVE_LIMIT_BYTES = 16 << 20  # every container of the node, with all its CPUs and devices
+
+
+async def claims_in_use(socket: Path) -> frozenset[tuple[str, str]]:
+    """Namespace and name of each claim that a pod's container uses; KubeletUnavailable if the kubelet does not say."""
+    options = [("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES)]
+    async with grpc.aio.insecure_channel(f"unix:{socket}", options) as channel:
+        try:
+            answer = await api_pb2_grpc.PodResourcesListerStub(channel).List(
+                api_pb2.ListPodResourcesRequest(), timeout=_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            raise KubeletUnavailable(
+                f"the kubelet does not say at {socket} which claims its pods use ({error.code().name}: {error.details()}); "
+                "mount its pod-resources folder, and leave the gate KubeletPodResourcesDynamicResources on"
+            ) from error
+    return frozenset(
+        (claim.claim_namespace, claim.claim_name)
+        for pod in answer.pod_resources
+        for container in pod.containers
+        for claim in container.dynamic_resources
+    )

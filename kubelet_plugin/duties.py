@@ -1,0 +1,73 @@
+"""What only one process of a node does: publishing, and releasing what is gone. It is the newest one that the kubelet knows."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from dra_driver.kube.watch import Cache, Scope
+from dra_driver.model.errors import KubeError
+from dra_driver.model.kinds import RESOURCE_SLICE
+from dra_driver.model.names import DRIVER_NAME
+from dra_driver.ports import KubeApi, Recorder, SystemClock
+from kubelet_plugin.instances import Instance
+from kubelet_plugin.node import Node
+from kubelet_plugin.publisher import Publisher, PublishPolicy
+
+log = structlog.get_logger(__name__)
+
+HANDOVER_S = 1.0
+"""How soon an older process notices that a newer one has taken over, or is gone."""
+WITHDRAW_S = 8.0
+"""With the default stopTimeoutS this stays below the 30 s that Kubernetes gives a pod."""
+
+
+class Duties:
+    """Done while this process leads, and laid down while another one does."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        node: Node,
+        api: KubeApi,
+        recorder: Recorder,
+        policy: PublishPolicy,
+    ) -> None:
+        self._instance = instance
+        self._reconciler = node.reconciler
+        self._clock = SystemClock()
+        self._publisher = Publisher(api, node.state, policy, recorder, self._clock)
+        ours = {"fieldSelector": f"spec.nodeName={node.state.node},spec.driver={DRIVER_NAME}"}
+        scope = Scope(kind=RESOURCE_SLICE, selectors=ours)
+        self._slices = Cache(api, scope, on_change=lambda _: self._publisher.trigger())
+
+    async def run(self) -> None:
+        """Do them whenever this process leads, until cancelled."""
+        while True:
+            if self._instance.leads():
+                await self._lead()
+            await self._clock.sleep(HANDOVER_S)
+
+    async def withdraw_if_drained(self) -> None:
+        """A drained node's slices go with its last process; best effort, as the kubelet wipes them half a minute later."""
+        if not self._instance.leads():
+            return
+        try:
+            async with asyncio.timeout(WITHDRAW_S):
+                await self._publisher.withdraw_if_drained()
+        except (KubeError, TimeoutError) as error:
+            log.warning("the slices of the drained node stay for now", error=str(error))
+
+    async def _lead(self) -> None:
+        log.info("this process publishes and reconciles")
+        async with asyncio.TaskGroup() as tasks:
+            duties = [
+                tasks.create_task(duty.run())
+                for duty in (self._slices, self._publisher, self._reconciler)
+            ]
+            while self._instance.leads():
+                await self._clock.sleep(HANDOVER_S)
+            for duty in duties:
+                duty.cancel()
+        log.info("a newer process publishes and reconciles")

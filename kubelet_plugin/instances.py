@@ -1,0 +1,121 @@
+"""Which plugin processes share this data folder: one usually, two while the DaemonSet rolls.
+
+Each has a file that it keeps locked for life, so a process that died is told from one that lives. Only the newest that serves
+publishes, recovers and reports health; the others finish their calls.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from dra_driver.model.errors import StartError
+
+_FILE = re.compile(r"instance(-.+)?\.lock")
+_SERVING = "serving"
+
+
+class Peer(NamedTuple):
+    """Another live process: since when (the boot's clock), and whether the kubelet knows it already."""
+
+    since_ns: int
+    serving: bool
+
+
+class Instance:
+    """This process among those that serve the folder. Make it by `joined`."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._since_ns = time.monotonic_ns()
+        self._write("starting")
+
+    @property
+    def name(self) -> str:
+        """The file's name: what records say about their owner."""
+        return self._path.stem
+
+    def announce(self) -> None:
+        """The kubelet knows this process: older ones may leave to it what only one should do."""
+        self._write(_SERVING)
+
+    def alone(self) -> bool:
+        """Whether no other process may change records or hardware now. One that starts later looks at them first."""
+        return not self._peers()
+
+    def leads(self) -> bool:
+        """Whether publishing, recovering and reporting health are this process's work."""
+        return not any(peer.serving and peer.since_ns > self._since_ns for peer in self._peers())
+
+    def _peers(self) -> list[Peer]:
+        others = [path for path in _files(self._path.parent) if path != self._path]
+        return [peer for path in others if (peer := _live_peer(path)) is not None]
+
+    def _write(self, stage: str) -> None:
+        os.pwrite(self._descriptor, f"{self._since_ns} {os.getpid()} {stage}\n".encode(), 0)
+
+
+@contextmanager
+def joined(data_dir: Path, pod_uid: str | None) -> Iterator[Instance]:
+    """This process is one of the folder's while the block runs. StartError if a process of the same name lives.
+
+    Without `pod_uid` there is one name, and so one process.
+    """
+    path = data_dir / (f"instance-{pod_uid}.lock" if pod_uid else "instance.lock")
+    with _starting(data_dir):
+        if _live_peer(path) is not None:
+            process = path.read_text(encoding="ascii").split()[1]
+            raise StartError(
+                f"{path} is held by process {process}: a plugin serves this folder already; stop that one, "
+                "or give this one a dataDir or a podUid of its own"
+            )
+        for former in _files(data_dir):
+            if _live_peer(former) is None:
+                former.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        instance = Instance(path, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield instance
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def _starting(data_dir: Path) -> Iterator[None]:
+    """One process at a time looks for others and joins them."""
+    descriptor = os.open(data_dir / "starting.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _files(data_dir: Path) -> list[Path]:
+    return [path for path in data_dir.iterdir() if _FILE.fullmatch(path.name)]
+
+
+def _live_peer(path: Path) -> Peer | None:
+    """What the file says, if the process that wrote it lives: its lock cannot be had then."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        since_ns, _, stage = os.read(descriptor, 64).decode("ascii").split()
+        return Peer(int(since_ns), stage == _SERVING)
+    else:
+        return None
+    finally:
+        os.close(descriptor)

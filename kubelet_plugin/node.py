@@ -1,0 +1,67 @@
+"""The node half, put together: everything between the kubelet's calls and the hardware; no sockets, no publishing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dra_driver.ports import Backend, CdiStore, ClaimStore, Clock, KubeApi, Recorder
+from kubelet_plugin.claim_source import ClaimSource
+from kubelet_plugin.claims import Claims
+from kubelet_plugin.executor import Executor
+from kubelet_plugin.instances import Instance
+from kubelet_plugin.locks import NodeLocks
+from kubelet_plugin.reconciler import Reconciler, Witnesses
+from kubelet_plugin.recovery import Recovery
+from kubelet_plugin.state import NodeState
+from kubelet_plugin.survey import Survey
+from kubelet_plugin.turns import Turns
+from kubelet_plugin.workers import Workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the node half stands on.
+
+    `backends` by pool name; `lock_file` is shared with other processes of this driver; `api` waits until there is a client;
+    `claims_in_use` asks the kubelet for namespace and name of the claims that pods use.
+    """
+
+    instance: Instance
+    lock_file: Path
+    backends: Mapping[str, Backend]
+    sdk_timeout_s: float
+    store: ClaimStore
+    cdi: CdiStore
+    api: Callable[[], Awaitable[KubeApi]]
+    claims_in_use: Callable[[], Awaitable[Collection[tuple[str, str]]]]
+    recorder: Recorder
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """The parts that somebody has to start, or to ask."""
+
+    state: NodeState
+    survey: Survey
+    recovery: Recovery
+    reconciler: Reconciler
+    claims: Claims
+
+
+def build_node(state: NodeState, ground: Ground) -> Node:
+    """All parts; nothing runs, and nothing was looked at yet."""
+    stores = (ground.store, ground.cdi)
+    locks = NodeLocks(ground.lock_file)
+    workers = Workers(timeout_s=ground.sdk_timeout_s)
+    survey = Survey(state, ground.backends, workers, locks)
+    turns = Turns(ground.instance, locks, state, ground.store, survey)
+    executor = Executor(state, ground.backends, stores, workers, survey)
+    recovery = Recovery(state, turns, executor, stores, ground.recorder)
+    witnesses = Witnesses(state.node, ground.api, ground.claims_in_use, ground.clock)
+    reconciler = Reconciler(state, turns, executor, witnesses, ground.clock)
+    source = ClaimSource(ground.api, ground.clock)
+    claims = Claims(state, turns, executor, (recovery, reconciler), source)
+    return Node(state=state, survey=survey, recovery=recovery, reconciler=reconciler, claims=claims)

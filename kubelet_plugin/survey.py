@@ -1,0 +1,101 @@
+"""Looks at the hardware, one GPU at a time, so that one that does not answer hides nothing but itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from dra_driver.model.device import Gpu
+from dra_driver.model.errors import VendorError
+from dra_driver.model.inventory import Fault, Inventory
+from dra_driver.ports import Backend
+from kubelet_plugin.locks import NodeLocks, gpu_lock
+from kubelet_plugin.state import NodeState
+from kubelet_plugin.workers import Workers
+
+log = structlog.get_logger(__name__)
+
+
+class Survey:
+    """Keeps the state's inventories true. `backends` by pool name."""
+
+    def __init__(
+        self,
+        state: NodeState,
+        backends: Mapping[str, Backend],
+        workers: Workers,
+        locks: NodeLocks,
+    ) -> None:
+        self._state = state
+        self._backends = backends
+        self._workers = workers
+        self._locks = locks
+
+    async def look(self) -> None:
+        """Look at every GPU once, each when nobody is changing it; new ones appear, those that are gone disappear.
+
+        Returns when all have answered or have failed to. A vendor's library that fails leaves its pool as it was.
+        """
+        await asyncio.gather(*(self._look_at_pool(pool) for pool in self._backends))
+
+    async def look_at(self, pool: str, address: str) -> Gpu | None:
+        """The GPU as it is now, None where it is gone; the caller holds its lock. VendorError if it does not answer."""
+        backend = self._backend(pool)
+        try:
+            gpu = await self._workers.call(address, lambda: backend.read(address))
+        except VendorError as error:
+            if address in await self._addresses(pool):
+                self._note_fault(pool, Fault(pci_address=address, message=str(error)))
+                raise
+            self._state.lose_gpu(pool, address)
+            return None
+        self._state.observe_gpu(pool, gpu)
+        return gpu
+
+    def _backend(self, pool: str) -> Backend:
+        if pool not in self._backends:
+            raise VendorError(
+                f"pool {pool}: its GPUs' driver is not loaded any more; load it again, or restart the node",
+                retryable=True,
+            )
+        return self._backends[pool]
+
+    async def _addresses(self, pool: str) -> tuple[str, ...]:
+        backend = self._backends[pool]
+        return await self._workers.call(backend.vendor.value, backend.addresses)
+
+    async def _look_at_pool(self, pool: str) -> None:
+        try:
+            addresses = await self._addresses(pool)
+        except VendorError as error:
+            log.warning("hardware cannot be looked at", pool=pool, error=str(error))
+            return
+        self._expect(pool, addresses)
+        await asyncio.gather(*(self._look_alone(pool, address) for address in addresses))
+
+    def _expect(self, pool: str, addresses: tuple[str, ...]) -> None:
+        """Before the first look a GPU is there and not yet usable; one that the driver lists no more is gone."""
+        known = self._state.inventories.get(pool)
+        if known is None:
+            known = Inventory(vendor=self._backends[pool].vendor, gpus=())
+            self._state.observe(known)
+        seen = {gpu.pci_address for gpu in known.gpus} | {one.pci_address for one in known.faults}
+        for address in seen.difference(addresses):
+            log.warning("a GPU is gone", gpu=address)
+            self._state.lose_gpu(pool, address)
+        for address in set(addresses) - seen:
+            message = f"GPU {address} has not answered yet; its driver is being asked"
+            self._state.observe_gpu(pool, Fault(pci_address=address, message=message))
+
+    async def _look_alone(self, pool: str, address: str) -> None:
+        try:
+            async with self._locks.held(gpu_lock(address)):
+                await self.look_at(pool, address)
+        except VendorError as error:
+            log.warning("a GPU cannot be used", gpu=address, why=str(error))
+
+    def _note_fault(self, pool: str, fault: Fault) -> None:
+        if pool in self._state.inventories:
+            self._state.observe_gpu(pool, fault)
