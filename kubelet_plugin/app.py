@@ -34,7 +34,7 @@ from kubelet_plugin.node import Ground, Node, build_node
 from kubelet_plugin.publisher import PublishPolicy
 from kubelet_plugin.registration import Registration
 from kubelet_plugin.service import DraService
-from kubelet_plugin.sockets import plugin_sockets
+from kubelet_plugin.sockets import plugin_sockets, remove_predecessors
 from kubelet_plugin.state import NodeState
 
 log = structlog.get_logger(__name__)
@@ -116,6 +116,7 @@ class Process:
             service.add_to(server)
             HealthService(self._board).add_to(server)
 
+        remove_predecessors(settings.data_dir, settings.registry_dir, driver=DRIVER_NAME)
         await stack.enter_async_context(
             serving(sockets.service, add_services, grace_s=settings.stop_timeout_s)
         )

@@ -1,4 +1,4 @@
-"""Where the plugin listens: the names of its two sockets, as a pure function of its settings."""
+"""Where the plugin listens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from dra_driver.wire.sockets import PATH_LIMIT_BYTES
+from dra_driver.wire.socket_files import PATH_LIMIT_BYTES, remove_dead_sockets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,16 @@ def plugin_sockets(
             f"dra-{shortest}-reg.sock",
         ),
     )
+
+
+def remove_predecessors(data_dir: Path, registry_dir: Path, *, driver: str) -> None:
+    """What killed instances of this driver have left is gone; the sockets of living ones stay.
+
+    A kubelet that finds a dead socket tries it for up to 25 s before it turns to ours. The shortest of the names above
+    does not say whose it is, so such a socket stays.
+    """
+    remove_dead_sockets(data_dir, "dra.sock", "dra-*.sock")
+    remove_dead_sockets(registry_dir, f"{driver}-reg.sock", f"{driver}-*-reg.sock")
 
 
 def _fitting(folder: Path, *names: str) -> Path:

@@ -24,7 +24,7 @@ from dra_driver.sandbox.eviction import TaintEviction
 from dra_driver.sandbox.kubelet.kubelet import Kubelet
 from dra_driver.sandbox.placement import placing
 from dra_driver.sandbox.scheduler import Scheduler
-from dra_driver.wire.sockets import PATH_LIMIT_BYTES
+from dra_driver.wire.socket_files import PATH_LIMIT_BYTES
 
 STOP_S = 10.0
 _PLUGIN = (

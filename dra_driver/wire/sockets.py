@@ -1,27 +1,29 @@
 """gRPC servers on unix sockets, safely.
 
-gRPC itself replaces whatever socket is in its way: a second server steals a live socket without a word, and the first one
-then unlinks its successor's. So the path is looked at first. Two processes that start at the very same moment are kept
-apart by the plugin's instance lock, not here.
+gRPC itself replaces whatever socket is in its way, and removes whatever has its socket's name when it stops. So the path is looked
+at first, and a server binds to a hidden name that becomes the real one when it serves: what gRPC removes is never there, and
+what we remove is known by its inode. Two processes that start at the very same moment are kept apart by the plugin's
+instance lock, not here.
 """
 
 from __future__ import annotations
 
-import errno
-import socket
-import stat
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
+import structlog
 
 from dra_driver.model.errors import StartError
-
-PATH_LIMIT_BYTES = 107
-"""What fits into sockaddr_un; one less than the kernel's array, for its terminating zero."""
+from dra_driver.wire.socket_files import check_path, clear_path, inode
 
 _RECEIVE_LIMIT_BYTES = 1 << 20  # a call of 64 claims has 10 KiB
+_WATCH_S = 0.5
+_FINISH_S = 60.0  # no call of a kubelet takes longer
+
+_log = structlog.get_logger()
 
 
 def create_private_folder(folder: Path) -> None:
@@ -41,59 +43,91 @@ async def serving(
 ) -> AsyncIterator[None]:
     """The services answer on the socket at `path` (mode 0600) while the block runs; the socket is gone afterwards.
 
-    Running calls get `grace_s` to finish, then they are cancelled. Raises StartError where the folder is missing,
-    the path is too long, somebody else serves there, or something that is no socket is in the way.
+    A socket that somebody removes meanwhile is there again within a second. When the block ends, running calls get
+    `grace_s` to finish, then they are cancelled. Raises StartError where the folder is missing, the path is too long,
+    somebody else serves there, or something that is no socket is in the way.
     """
-    _check_path(path)
-    _remove_stale_socket(path)
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES)])
-    add_services(server)
-    _bind(server, path)
-    await server.start()
+    served = _ServedSocket(path, add_services)
+    await served.open()
+    watch = asyncio.create_task(served.keep())
     try:
         yield
     finally:
-        await server.stop(grace_s)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        await served.close(grace_s)
 
 
-def _check_path(path: Path) -> None:
-    length = len(bytes(path))
-    if length > PATH_LIMIT_BYTES:
-        raise StartError(
-            f"socket {path}: the path has {length} bytes and sockets allow {PATH_LIMIT_BYTES}; choose a shorter folder"
-        )
-    if not path.parent.is_dir():
-        raise StartError(
-            f"socket {path}: folder {path.parent} does not exist; mount the kubelet's folder there or name the right one"
-        )
+class _ServedSocket:
+    """One path and its server; also the servers before it, until they have finished their calls."""
 
+    def __init__(self, path: Path, add_services: Callable[[grpc.aio.Server], None]) -> None:
+        self._path = path
+        self._add_services = add_services
+        self._inode: int | None = None
+        self._opened = 0
+        self._server: grpc.aio.Server | None = None
+        self._finishing: dict[grpc.aio.Server, asyncio.Task[None]] = {}
 
-def _bind(server: grpc.aio.Server, path: Path) -> None:
-    try:
-        server.add_insecure_port(f"unix:{path}")
-        path.chmod(0o600)
-    except (OSError, RuntimeError) as error:
-        raise StartError(
-            f"socket {path}: {error}; make its folder writable for this user"
-        ) from error
+    async def open(self) -> None:
+        """A new server has the path; one that had it before takes no new calls and finishes those that it has."""
+        check_path(self._path)
+        clear_path(self._path)
+        options = [("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES)]
+        server = grpc.aio.server(options=options)
+        self._add_services(server)
+        try:
+            await self._publish(server)
+        except BaseException:
+            await server.stop(None)
+            raise
+        previous, self._server = self._server, server
+        if previous is not None:
+            self._finishing[previous] = asyncio.create_task(self._finish(previous))
 
+    async def keep(self) -> None:
+        """Open again whenever the socket is gone; where that fails, say so once and go on trying."""
+        said = ""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if inode(self._path) == self._inode:
+                continue
+            try:
+                await self.open()
+            except StartError as error:
+                if str(error) != said:
+                    _log.error("the socket is lost", path=str(self._path), error=str(error))
+                said = str(error)
+            else:
+                said = ""
+                _log.warning("the socket was removed, and is there again", path=str(self._path))
 
-def _remove_stale_socket(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise StartError(f"socket {path}: something that is no socket is in the way; remove it")
-    if not _is_refused(path):
-        raise StartError(
-            f"socket {path}: another process serves it; stop that process or choose another folder"
-        )
-    path.unlink(missing_ok=True)
+    async def close(self, grace_s: float) -> None:
+        """Remove the socket, unless it is somebody else's by now; then let all calls finish."""
+        if inode(self._path) == self._inode:
+            self._path.unlink(missing_ok=True)
+        servers = [*self._finishing, *([self._server] if self._server else [])]
+        await asyncio.gather(*(server.stop(grace_s) for server in servers))
+        await asyncio.gather(*self._finishing.values())
 
+    async def _publish(self, server: grpc.aio.Server) -> None:
+        """It serves under a hidden name, and then under the real one.
 
-def _is_refused(path: Path) -> bool:
-    """Whether nobody listens. Not blocking: a full backlog answers EAGAIN, and somebody owns it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0)
-        return probe.connect_ex(str(path)) in {errno.ECONNREFUSED, errno.ENOENT}
+        The hidden name is as long as the real one, another one each time, and begins with a dot: the kubelet ignores it.
+        """
+        self._opened += 1
+        hidden = self._path.with_name(f".{self._opened % 10}{self._path.name[2:]}")
+        try:
+            server.add_insecure_port(f"unix:{hidden}")
+            hidden.chmod(0o600)
+            await server.start()
+            self._inode = inode(hidden)
+            hidden.rename(self._path)
+        except (OSError, RuntimeError) as error:
+            raise StartError(
+                f"socket {self._path}: {error}; make its folder writable for this user"
+            ) from error
+
+    async def _finish(self, server: grpc.aio.Server) -> None:
+        await server.stop(_FINISH_S)
+        del self._finishing[server]

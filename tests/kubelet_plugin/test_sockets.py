@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dra_driver.model.names import DRIVER_NAME
-from dra_driver.wire.sockets import PATH_LIMIT_BYTES
-from kubelet_plugin.sockets import PluginSockets, plugin_sockets
+from dra_driver.wire.socket_files import PATH_LIMIT_BYTES
+from dra_driver.wire.sockets import serving
+from kubelet_plugin.sockets import PluginSockets, plugin_sockets, remove_predecessors
 
 DATA = Path("/var/lib/kubelet/plugins/gpu.dra-driver.dev")
 REGISTRY = Path("/var/lib/kubelet/plugins_registry")
@@ -55,6 +57,31 @@ def test_a_folder_too_long_for_any_name_gets_the_shortest() -> None:
     """Opening the socket then says which path is too long."""
     folder = Path("/" + "r" * 120)
     assert named(UID, data=folder).service.name == "dra-c4BXarS3hEg.sock"
+
+
+async def test_what_killed_predecessors_left_is_removed(tmp_path: Path) -> None:
+    """Of every pod of this driver; living sockets, other drivers' and other files stay."""
+    data, registry = tmp_path / "data", tmp_path / "registry"
+    for folder in (data, registry):
+        folder.mkdir()
+    dead = [
+        data / "dra.sock",
+        data / "dra-1.sock",
+        registry / f"{DRIVER_NAME}-reg.sock",
+        registry / f"{DRIVER_NAME}-1-reg.sock",
+    ]
+    others = [registry / "b.example.com-reg.sock", registry / f"{DRIVER_NAME}x-reg.sock"]
+    for path in [*dead, *others]:
+        leave_dead_socket(path)
+    alive = data / "dra-2.sock"
+    async with serving(alive, lambda _: None):
+        remove_predecessors(data, registry, driver=DRIVER_NAME)
+        assert sorted([*data.iterdir(), *registry.iterdir()]) == sorted([alive, *others])
+
+
+def leave_dead_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
 
 
 @given(st.integers(min_value=1, max_value=70), st.integers(min_value=1, max_value=63))

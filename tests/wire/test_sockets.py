@@ -1,18 +1,23 @@
+import asyncio
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from structlog.testing import capture_logs
 
 from dra_driver.model.errors import StartError
 from dra_driver.wire.registration_v1 import api_pb2, api_pb2_grpc
-from dra_driver.wire.sockets import PATH_LIMIT_BYTES, create_private_folder, serving
+from dra_driver.wire.socket_files import PATH_LIMIT_BYTES, remove_dead_sockets
+from dra_driver.wire.sockets import create_private_folder, serving
 from kubelet_plugin.registration import Registration
 
 
@@ -70,6 +75,142 @@ async def test_a_socket_with_a_full_backlog_counts_as_live(tmp_path: Path) -> No
         waiting.connect(str(path))
         with pytest.raises(StartError, match="another process serves it"):
             await serving(path, add_services).__aenter__()
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    """It is so, sooner or later."""
+    async with asyncio.timeout(5):
+        while True:
+            if reached():
+                return
+            await asyncio.sleep(0.01)
+
+
+def names(folder: Path) -> list[str]:
+    """Of all that is in the folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_a_removed_socket_is_there_again(tmp_path: Path) -> None:
+    """Whoever removes it, and however often: with the same rights, and with nothing else beside it."""
+    path = tmp_path / "a.sock"
+    async with serving(path, add_services):
+        for _ in range(2):
+            path.unlink()
+            await until(path.exists)
+            assert await ask(path) == "example.com"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert names(tmp_path) == ["a.sock"]
+    assert names(tmp_path) == []
+
+
+async def test_no_call_is_lost_while_the_socket_is_replaced(tmp_path: Path) -> None:
+    """What runs is finished by the server that began it; a client that is connected goes on without an error."""
+    path = tmp_path / "a.sock"
+    slow = Slow()
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with (
+        serving(path, slow.add_to),
+        grpc.aio.insecure_channel(f"unix:{path}", options) as channel,
+    ):
+        stub = api_pb2_grpc.RegistrationStub(channel)
+        status = api_pb2.RegistrationStatus()
+        running = asyncio.ensure_future(stub.NotifyRegistrationStatus(status, timeout=30))
+        await slow.begun.wait()
+        path.unlink()
+        answered = 0
+        while not path.exists() or answered < 200:
+            await stub.GetInfo(api_pb2.InfoRequest(), timeout=5)
+            answered += 1
+        assert not running.done()
+        slow.go_on.set()
+        await running
+
+
+class Slow(Registration):
+    """Answers a notification only when told so."""
+
+    def __init__(self) -> None:
+        super().__init__(driver="example.com", endpoint=Path("/dra.sock"))
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def NotifyRegistrationStatus(  # noqa: N802
+        self, request: api_pb2.RegistrationStatus, context: Any
+    ) -> api_pb2.RegistrationStatusResponse:
+        self.begun.set()
+        await self.go_on.wait()
+        return await super().NotifyRegistrationStatus(request, context)
+
+
+async def test_a_stop_ends_replaced_servers_as_well(tmp_path: Path) -> None:
+    """Calls that they still have get the same grace as all others."""
+    path = tmp_path / "a.sock"
+    slow = Slow()
+    async with grpc.aio.insecure_channel(f"unix:{path}") as channel, asyncio.timeout(20):
+        async with serving(path, slow.add_to, grace_s=0.0):
+            stub = api_pb2_grpc.RegistrationStub(channel)
+            running = asyncio.ensure_future(
+                stub.NotifyRegistrationStatus(api_pb2.RegistrationStatus())
+            )
+            await slow.begun.wait()
+            path.unlink()
+            await until(path.exists)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await running
+
+
+async def test_a_successor_s_socket_is_left_alone(tmp_path: Path) -> None:
+    """Whoever has taken the path by now keeps it, also when the first server stops; the log says that it is lost."""
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as successor, capture_logs() as lines:
+        async with serving(path, add_services):
+            path.unlink()
+            successor.bind(str(path))
+            successor.listen()
+            taken = path.stat().st_ino
+            await until(lambda: bool(lines))
+        assert "another process serves it" in lines[0]["error"]
+        assert path.stat().st_ino == taken
+
+
+async def test_a_lost_path_is_taken_again_when_it_is_free(tmp_path: Path) -> None:
+    """A file in the way is not ours to remove; it is reported once, and waited for."""
+    path = tmp_path / "a.sock"
+    with capture_logs() as lines:
+        async with serving(path, add_services):
+            (tmp_path / "file").write_text("")
+            (tmp_path / "file").rename(path)
+            await until(lambda: bool(lines))
+            await asyncio.sleep(1.2)  # it looks twice, at least
+            path.unlink()
+            await until(path.exists)
+            assert await ask(path) == "example.com"
+    assert [line["log_level"] for line in lines] == ["error", "warning"]
+    assert "no socket is in the way" in lines[0]["error"]
+
+
+async def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    """The message has the socket's own path, not the hidden one."""
+    path = tmp_path / "s" / "a.sock"
+    path.parent.symlink_to("/proc/self/fd")
+    with pytest.raises(StartError, match=rf"socket {path}: .*make its folder writable"):
+        await serving(path, add_services).__aenter__()
+
+
+def test_dead_sockets_are_removed_by_name(tmp_path: Path) -> None:
+    """A living one, a busy one, a file and a socket of another name stay."""
+    dead, unnamed, file = (tmp_path / name for name in ("a-1.sock", "b-1.sock", "a-2.sock"))
+    leave_dead_socket(dead)
+    leave_dead_socket(unnamed)
+    file.write_text("precious")
+    living = tmp_path / "a-3.sock"
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
+        busy.bind(str(living))
+        busy.listen(0)
+        waiting.connect(str(living))
+        remove_dead_sockets(tmp_path, "a-*.sock")
+        assert sorted(tmp_path.iterdir()) == sorted([unnamed, file, living])
 
 
 async def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:

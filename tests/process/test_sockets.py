@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import grpc.aio
+
+from dra_driver.model.names import DRIVER_NAME
+from dra_driver.wire.registration_v1 import api_pb2, api_pb2_grpc
+from tests.process.conftest import Cluster, Plugin, eventually
+
+UID = "3f0e6a52-7a0f-4a7e-9d4e-1c2b3a4d5e6f"
+
+
+async def endpoint(registration: Path) -> str:
+    """Where the plugin says that it serves."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(f"unix:{registration}", options) as channel:
+        stub = api_pb2_grpc.RegistrationStub(channel)
+        return (await stub.GetInfo(api_pb2.InfoRequest(), timeout=5)).endpoint
+
+
+async def test_removed_sockets_come_back_and_serve(plugin: Plugin, cluster: Cluster) -> None:
+    """Both, in a process that never restarts: the kubelet finds it again, and pods do not hang."""
+    registration, service = plugin.sockets
+    for path in plugin.sockets:
+        path.unlink()
+    await eventually(lambda: registration.exists() and service.exists())
+    assert await endpoint(registration) == str(service)
+    claim = await cluster.new_claim("gpu-0000-1b-00-0")
+    answer = (await plugin.prepare(claim))[claim["metadata"]["uid"]]
+    assert not answer.error
+    assert await plugin.stop() == 0
+    assert not [*plugin.registry_dir.iterdir(), *plugin.data_dir.glob("*.sock")]
+
+
+async def test_a_pod_s_plugin_has_sockets_of_its_own(idle: Plugin) -> None:
+    """Named by the pod; what a killed predecessor of any name left behind is gone by then."""
+    await idle.start()
+    await idle.stop(signal.SIGKILL)
+    assert all(path.exists() for path in idle.sockets)
+    idle.settings["pod-uid"] = UID
+    await idle.start()
+    registration = idle.registry_dir / f"{DRIVER_NAME}-{UID}-reg.sock"
+    assert list(idle.registry_dir.iterdir()) == [registration]
+    assert await endpoint(registration) == str(idle.data_dir / f"dra-{UID}.sock")
+    assert list(idle.data_dir.glob("*.sock")) == [idle.data_dir / f"dra-{UID}.sock"]
