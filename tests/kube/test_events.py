@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ class Bench:
         self.calls: list[tuple[str, str, dict[str, Any]]] = []
         self.refusals: list[int] = []
         self.clock = ManualClock()
+        self.fences = itertools.count()
         self.recorder: EventRecorder
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -61,8 +63,12 @@ class Bench:
         return web.json_response({"metadata": {"name": f"event-{len(self.calls)}"}})
 
     async def written(self, count: int) -> None:
-        await self.eventually(lambda: len(self.calls) >= count and self.recorder._queue.empty())
-        await asyncio.sleep(0.02)
+        """Events are written in their order: once a last one is, so are all before it."""
+        fence = {"kind": "Fence", "name": f"fence-{next(self.fences)}", "namespace": "fence"}
+        self.say(fence, "all before is written")
+        place = "/api/v1/namespaces/fence/events"
+        await self.eventually(lambda: any(path == place for _, path, _ in self.calls))
+        self.calls = [call for call in self.calls if call[1] != place]
         assert len(self.calls) == count
 
     def say(self, regarding: dict[str, str], message: str) -> None:
@@ -121,23 +127,47 @@ async def test_cluster_scoped_objects(bench: Callable[[], Any]) -> None:
 
 
 async def test_counts_repetitions(bench: Callable[[], Any]) -> None:
-    """The same Event within ten minutes of the last is counted on the first; another message, object or time is new."""
+    """The same reason on the same object within ten minutes is one Event: counted, with the newest message."""
     async with bench() as b:
-        for _ in range(3):
-            b.say(CLAIM, "m")
-        b.say(CLAIM, "other")
-        b.say(NODE, "m")
-        await b.written(5)
+        b.say(CLAIM, "held by b")
+        await b.written(1)
+        b.say(CLAIM, "held by c")
+        await b.written(2)
+        b.say(NODE, "held by c")
+        await b.written(3)
         b.clock.now = 599.0
-        b.say(CLAIM, "m")
-        await b.written(6)
+        b.say(CLAIM, "held by d")
+        await b.written(4)
         b.clock.now = 1200.0
-        b.say(CLAIM, "m")
-        await b.written(7)
+        b.say(CLAIM, "held by d")
+        await b.written(5)
     methods = [method for method, _, _ in b.calls]
-    assert methods == ["POST", "PATCH", "PATCH", "POST", "POST", "PATCH", "POST"]
+    assert methods == ["POST", "PATCH", "POST", "PATCH", "POST"]
     assert b.calls[1][1] == "/api/v1/namespaces/team/events/event-1"
-    assert [b.calls[n][2]["count"] for n in (1, 2, 5)] == [2, 3, 4]
+    patches = [body for method, _, body in b.calls if method == "PATCH"]
+    assert [(patch["count"], patch["message"]) for patch in patches] == [
+        (2, "held by c"),
+        (3, "held by d"),
+    ]
+
+
+async def test_what_is_said_while_writing_is_written_once(bench: Callable[[], Any]) -> None:
+    """A slow API server gets one write with the count and the newest message, not one for each time."""
+    async with bench() as b:
+        for number in range(500):
+            b.say(CLAIM, f"try {number}")
+        await b.written(1)
+    assert (b.calls[0][2]["count"], b.calls[0][2]["message"]) == (500, "try 499")
+
+
+async def test_another_reason_is_another_event(bench: Callable[[], Any]) -> None:
+    """And so is another level."""
+    async with bench() as b:
+        b.say(CLAIM, "m")
+        b.recorder.event(CLAIM, level="Warning", reason="HardwareError", message="m")
+        b.recorder.event(CLAIM, level="Normal", reason="DeviceHeld", message="m")
+        await b.written(3)
+    assert {method for method, _, _ in b.calls} == {"POST"}
 
 
 async def test_an_event_that_expired_is_written_anew(bench: Callable[[], Any]) -> None:
@@ -157,7 +187,7 @@ async def test_failures_are_logged_and_forgotten(bench: Callable[[], Any]) -> No
         async with bench() as b:
             b.refusals = [403, 500]
             for message in ("one", "two", "three"):
-                b.say(CLAIM, message)
+                b.say(CLAIM | {"name": message}, message)
             await b.written(3)
     assert [log["message"] for log in logs if log["event"] == "event_dropped"] == ["one", "two"]
     assert "403" in logs[0]["why"]
@@ -170,7 +200,7 @@ async def test_too_many_events_are_dropped(serve: Serve, eventually: Eventually)
         b.recorder = EventRecorder(api, EventSource(component="c", host="h"), clock=b.clock)
         with capture_logs() as logs:
             for n in range(1003):
-                b.say(CLAIM, str(n))
+                b.say(CLAIM | {"name": str(n)}, str(n))
     assert [log["message"] for log in logs] == ["1000", "1001", "1002"]
 
 
