@@ -16,6 +16,7 @@ from dra_driver.config.layers import Resolved
 from dra_driver.config.settings import PluginSettings
 from dra_driver.model.errors import DraError
 from dra_driver.observe import log
+from kubelet_plugin import commands
 from kubelet_plugin.options import describe, takes_settings
 
 
@@ -36,6 +37,10 @@ def run(*, resolved: Resolved[PluginSettings]) -> None:
     settings = resolved.settings
     log.configure(settings.log_level, settings.log_format)
     asyncio.run(app.run(settings))
+
+
+plugin.add_command(commands.plan)
+plugin.add_command(commands.gather)
 
 
 @plugin.group()
