@@ -25,6 +25,7 @@ EVERYTHING: dict[str, Any] = {
     "affinity": {"nodeAffinity": {}},
     "podLabels": {"team": "a"},
     "podAnnotations": {"note": "b"},
+    "metrics": {"port": 9400, "scrapeAnnotations": True},
 }
 GRANTED = {
     ("resource.k8s.io", "resourceslices"): "create delete get list patch update watch",
@@ -84,6 +85,8 @@ def test_removal_waits_for_a_drain_with_the_rights_of_one() -> None:
         ({"admissionPolicy": {"creat": True}}, "/admissionPolicy"),
         ({"cdiDir": "var/run/cdi"}, "/cdiDir"),
         ({"drain": {"timeout": "soon"}}, "/drain/timeout"),
+        ({"metrics": {"port": 0}}, "/metrics/port"),
+        ({"settings": {"metricsAddress": "off"}}, "/settings"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(values: dict[str, Any], place: str) -> None:
@@ -173,6 +176,39 @@ def test_an_upgrade_leaves_no_node_without_a_plugin() -> None:
     [container] = spec["template"]["spec"]["containers"]
     fields = {one["name"]: one["valueFrom"]["fieldRef"]["fieldPath"] for one in container["env"]}
     assert fields["DRA_POD_UID"] == "metadata.uid"
+
+
+def test_probes_ask_where_the_plugin_listens() -> None:
+    """One port for all, at the pod's own IP and nowhere else; liveness asks for nothing that a restart would not mend."""
+    template = find(render({"metrics": {"port": 9400}}), "DaemonSet")["spec"]["template"]
+    [container] = template["spec"]["containers"]
+    assert "--metrics-address=$(POD_IP):9400" in container["args"]
+    sources = {one["name"]: one["valueFrom"]["fieldRef"]["fieldPath"] for one in container["env"]}
+    assert sources["POD_IP"] == "status.podIP"
+    assert container["ports"] == [{"name": "metrics", "containerPort": 9400}]
+    asked = {
+        name: container[name]["httpGet"]
+        for name in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+    assert asked == {
+        "startupProbe": {"path": "/healthz", "port": "metrics"},
+        "livenessProbe": {"path": "/healthz", "port": "metrics"},
+        "readinessProbe": {"path": "/readyz", "port": "metrics"},
+    }
+
+
+def test_scrapers_find_the_pods_if_they_shall() -> None:
+    """Off by default: annotations are a convention, and some clusters have an operator instead."""
+    values = {"metrics": {"port": 9400, "scrapeAnnotations": True}}
+    off, on = (
+        find(render(one), "DaemonSet")["spec"]["template"]["metadata"]["annotations"]
+        for one in ({}, values)
+    )
+    assert {key: text for key, text in on.items() if key not in off} == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "9400",
+        "prometheus.io/path": "/metrics",
+    }
 
 
 def test_names_follow_the_release() -> None:

@@ -22,6 +22,7 @@ SET_BY_THE_CHART = frozenset(
         "pod_resources_socket",
         "cdi_dir",
         "host_root",
+        "metrics_address",
         "simulation_dir",
     }
 )
@@ -53,6 +54,13 @@ class Drain(_Values):
     timeout: str = Field(pattern=r"^(\d+h)?(\d+m)?(\d+s)?$", min_length=2)
 
 
+class Metrics(_Values):
+    """Where metrics and probes are served."""
+
+    port: int = Field(ge=1, le=65535)
+    scrape_annotations: bool
+
+
 class Values(_Values):
     """All values. Those that Kubernetes defines are passed on as they are, and checked by the API server."""
 
@@ -68,6 +76,7 @@ class Values(_Values):
     resources: dict[str, Any]
     pod_labels: dict[str, str]
     pod_annotations: dict[str, str]
+    metrics: Metrics
     device_classes: Switch
     admission_policy: Switch
     drain: Drain
