@@ -108,13 +108,22 @@ class Contender:
             self._process.send_signal(number)
             await self._process.wait()
 
+    def devices(self, kind: str) -> Sequence[Device]:
+        """What it has published of that kind, in the order of its slices."""
+        return self._devices[kind]
+
     async def new_claims(self, count: int, kind: str = "") -> list[JsonObject]:
         """Claims on its devices of that kind, in turn; the default kind may be held by any number of claims."""
         kind = kind or self._recipe.shared
-        devices = self._devices[kind]
-        chosen = (devices[next(self._turn) % len(devices)] for _ in range(count))
-        admin_access = kind == self._recipe.shared
-        claims = [new_claim(device, admin_access=admin_access) for device in chosen]
+        devices = self.devices(kind)
+        chosen = [devices[next(self._turn) % len(devices)] for _ in range(count)]
+        return await self.claims_on(chosen, admin_access=kind == self._recipe.shared)
+
+    async def claims_on(
+        self, devices: Sequence[Device], *, admin_access: bool = False
+    ) -> list[JsonObject]:
+        """A claim for each of these devices."""
+        claims = [new_claim(device, admin_access=admin_access) for device in devices]
         await self.api.add_claims(claims)
         return claims
 
@@ -130,7 +139,7 @@ class Contender:
         return answer, await self.api.requests() - before
 
     async def hold(self, count: int) -> None:
-        """Exactly so many claims are prepared from now on."""
+        """Exactly so many claims are prepared from now on, all of them in `held`."""
         if count < len(self.held):
             released, self.held = self.held[count:], self.held[:count]
             await self._must("unprepare", released)
@@ -141,7 +150,10 @@ class Contender:
 
     async def burst(self, count: int, at_once: int, kind: str = "") -> Burst:
         """Prepare so many new claims, and release them."""
-        claims = await self.new_claims(count, kind)
+        return await self.cycle(await self.new_claims(count, kind), at_once)
+
+    async def cycle(self, claims: Sequence[JsonObject], at_once: int) -> Burst:
+        """Prepare these claims, and release them."""
         before_s = procfs.cpu_s(self.pid)
         prepared, prepare_requests = await self.call("prepare", claims, at_once)
         released, unprepare_requests = await self.call("unprepare", claims, at_once)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tests.bench.arena import Arena
-from tests.bench.bars import counters, prepare
+from tests.bench.bars import counters, footprint, hardware, prepare, recovery, responsiveness
 from tests.bench.report import Line
 
 
@@ -20,8 +20,15 @@ class Measurement:
 
 
 MEASUREMENTS = (
-    Measurement(bars=("B8",), what="API requests", run=counters.requests),
     Measurement(bars=("B1a", "B1b", "B1e"), what="one at a time", run=prepare.one_at_a_time),
     Measurement(bars=("B1c", "B1d", "B1e"), what="many at once", run=prepare.many_at_once),
     Measurement(bars=("B1d",), what="durable syncs", run=counters.syncs),
+    Measurement(bars=("B1f",), what="slow hardware", run=hardware.partitions),
+    Measurement(bars=("B1g",), what="replays without an API server", run=recovery.without_api),
+    Measurement(bars=("B2",), what="starts", run=footprint.start),
+    Measurement(bars=("B3",), what="memory", run=footprint.memory),
+    Measurement(bars=("B4", "B8"), what="idle", run=footprint.idle),
+    Measurement(bars=("B7",), what="kill -9", run=recovery.killed),
+    Measurement(bars=("B8",), what="API requests", run=counters.requests),
+    Measurement(bars=("GetInfo",), what="GetInfo", run=responsiveness.introduction),
 )
