@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from tests.bench.arena import Arena, arena
+from tests.bench.arena import Arena, two_kubelets
 from tests.bench.bars import MEASUREMENTS, Measurement
 from tests.bench.recipes import OURS, peers
 from tests.bench.report import Line, table
@@ -24,15 +24,23 @@ BARS = tuple(dict.fromkeys(bar for one in MEASUREMENTS for bar in one.bars))
 @click.argument("bars", nargs=-1, type=click.Choice(BARS))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option(
+    "--serial-claims",
+    default=40,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Claims in a round where it is one at a time.",
+)
+@click.option(
     "--json", "file", type=click.Path(path_type=Path), help="Write the lines there too, as JSON."
 )
-def bench(bars: Sequence[str], rounds: int, file: Path | None) -> None:
+def bench(bars: Sequence[str], rounds: int, serial_claims: int, file: Path | None) -> None:
     """Measure ours beside its peers and print a table; all BARS, or those that are named.
 
     Exit code 1 where a bar does not hold.
     """
     wanted = [one for one in MEASUREMENTS if not bars or set(bars) & set(one.bars)]
-    lines = [line for line in asyncio.run(_measure(wanted, rounds)) if not bars or line.bar in bars]
+    found = asyncio.run(_measure(wanted, rounds=rounds, serial_claims=serial_claims))
+    lines = [line for line in found if not bars or line.bar in bars]
     click.echo(table(lines))
     if file is not None:
         file.write_text(json.dumps([line.to_json() for line in lines], indent=2) + "\n")
@@ -42,15 +50,23 @@ def bench(bars: Sequence[str], rounds: int, file: Path | None) -> None:
     sys.exit(1 if failed else 0)
 
 
-async def _measure(wanted: Sequence[Measurement], rounds: int) -> list[Line]:
-    async with arena(OURS, peers(os.environ), rounds=rounds) as place:
-        return [line for one in wanted for line in await _timed(one, place)]
+async def _measure(wanted: Sequence[Measurement], *, rounds: int, serial_claims: int) -> list[Line]:
+    async with two_kubelets() as (kubelet, onlooker):
+        arena = Arena(
+            rounds=rounds,
+            serial_claims=serial_claims,
+            ours=OURS,
+            peers=peers(os.environ),
+            kubelet=kubelet,
+            onlooker=onlooker,
+        )
+        return [line for one in wanted for line in await _timed(one, arena)]
 
 
-async def _timed(measurement: Measurement, place: Arena) -> list[Line]:
+async def _timed(measurement: Measurement, arena: Arena) -> list[Line]:
     began_s = time.monotonic()
     click.echo(f"{', '.join(measurement.bars)}: {measurement.what} ...", nl=False, err=True)
-    lines = await measurement.run(place)
+    lines = await measurement.run(arena)
     click.echo(f" {time.monotonic() - began_s:.0f} s", err=True)
     return lines
 

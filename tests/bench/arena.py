@@ -17,9 +17,13 @@ from tests.bench.recipes import Recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arena:
-    """`rounds` times everybody's turn comes, one after the other, so that a busy machine is busy for all of them."""
+    """`rounds` times everybody's turn comes, one after the other, so that a busy machine is busy for all of them.
+
+    `serial_claims` are prepared in a round where it is one at a time.
+    """
 
     rounds: int
+    serial_claims: int
     ours: Recipe
     peers: tuple[Recipe, ...]
     kubelet: Kubelet
@@ -49,10 +53,10 @@ class Arena:
 
 
 @asynccontextmanager
-async def arena(ours: Recipe, peers: tuple[Recipe, ...], *, rounds: int) -> AsyncIterator[Arena]:
-    """An arena with its two kubelets."""
+async def two_kubelets() -> AsyncIterator[tuple[Kubelet, Kubelet]]:
+    """The kubelets of an arena."""
     async with running_kubelet() as kubelet, running_kubelet() as onlooker:
-        yield Arena(rounds=rounds, ours=ours, peers=peers, kubelet=kubelet, onlooker=onlooker)
+        yield kubelet, onlooker
 
 
 @contextmanager

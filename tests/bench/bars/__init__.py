@@ -27,7 +27,7 @@ MEASUREMENTS = (
     Measurement(bars=("B1g",), what="replays without an API server", run=recovery.without_api),
     Measurement(bars=("B2",), what="starts", run=footprint.start),
     Measurement(bars=("B3",), what="memory", run=footprint.memory),
-    Measurement(bars=("B4", "B8"), what="idle", run=footprint.idle),
+    Measurement(bars=("B4",), what="idle", run=footprint.idle),
     Measurement(bars=("B7",), what="kill -9", run=recovery.killed),
     Measurement(bars=("B8",), what="API requests", run=counters.requests),
     Measurement(bars=("GetInfo",), what="GetInfo", run=responsiveness.introduction),

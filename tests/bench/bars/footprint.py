@@ -53,7 +53,7 @@ async def memory(arena: Arena) -> list[Line]:
 
 
 async def idle(arena: Arena) -> list[Line]:
-    """B4, and the idle part of B8: half a minute in which nobody asks for anything."""
+    """B4, with the idle part of B8: half a minute in which nobody asks for anything."""
     async with arena.contenders() as contenders:
         await asyncio.sleep(_SETTLE_S)
         before, began_s = [await _consumed(one) for one in contenders], time.monotonic()
@@ -75,7 +75,7 @@ async def idle(arena: Arena) -> list[Line]:
             bar="B4", what="CPU idle, beside peers", unit="% of a core", rounds=cpu
         ).at_most_times(peers),
         Measured(bar="B4", what="wake-ups idle", unit="a second", rounds=wake_ups).at_most(10),
-        Measured(bar="B8", what="API requests idle", unit=watched, rounds=requests).at_most(1),
+        Measured(bar="B4", what="API requests idle", unit=watched, rounds=requests).at_most(1),
     ]
 
 

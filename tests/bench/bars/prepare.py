@@ -10,7 +10,6 @@ from tests.bench.arena import Arena
 from tests.bench.contender import Burst
 from tests.bench.report import OURS, Line, Measured, percentile, ratio
 
-_SERIAL = 40
 _FEW, _MANY = 8, 56
 
 Rounds = Mapping[str, Sequence[Burst]]
@@ -22,13 +21,13 @@ async def one_at_a_time(arena: Arena) -> list[Line]:
     async with arena.contenders() as contenders:
         for contender in contenders:
             await contender.burst(
-                _SERIAL, 1
+                arena.serial_claims, 1
             )  # whatever a driver imports or opens with its first claims
         for _ in range(arena.rounds):
             for held, into in bursts.items():
                 for contender in contenders:
                     await contender.hold(held)
-                    into[contender.name].append(await contender.burst(_SERIAL, 1))
+                    into[contender.name].append(await contender.burst(arena.serial_claims, 1))
     few, many = bursts[_FEW], bursts[_MANY]
     what = "prepare p50, 1 at a time"
     return [
