@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -6,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dra_driver.journal.lines import BLOCK_BYTES
+from dra_driver.journal import transitions
+from dra_driver.journal.lines import BLOCK_BYTES, line
 from dra_driver.journal.store import ClaimJournal
 from dra_driver.model.errors import RecordError
 from dra_driver.model.record import ClaimRecord, Preparation
@@ -80,6 +82,53 @@ def test_a_result_too_large_for_the_disk_changes_nothing(
     assert journal.load() == ({record.claim.uid: replace(record, releasing=True)}, ())
 
 
+def test_what_is_left_over_is_enough_to_release(
+    disk: Path, record: ClaimRecord, preparation: Preparation
+) -> None:
+    """A result that takes all the space there is but what is set aside: on a full disk the claim is still released."""
+    record = replace(record, steps=())
+    uid = record.claim.uid
+    journal = ClaimJournal(disk / "journal", boot_id=record.boot_id)
+    journal.begin(record)
+    path = disk / "journal" / record.boot_id / f"{uid}.jsonl"
+    name, edits = preparation.edits[0]
+
+    def padded(length: int) -> Preparation:
+        return replace(preparation, edits=((name, replace(edits, env=(("A", "x" * length),))),))
+
+    intent_bytes = len(path.read_bytes().rstrip(b"\0"))
+    spare_bytes = BLOCK_BYTES - intent_bytes - len(line(transitions.result(padded(0)))) - 512
+    fill(disk)
+    with pytest.raises(RecordError, match="No space left"):
+        journal.finish(uid, padded(spare_bytes + 1))
+    journal.finish(uid, padded(spare_bytes))
+    journal.releasing(uid)
+    records, damages = journal.load()
+    assert (records[uid].releasing, damages) == (True, ())
+
+
+def test_a_record_is_rebuilt_when_there_is_space(
+    disk: Path, new_record: Callable[[int], ClaimRecord]
+) -> None:
+    """On a full disk the damaged file still moves aside, and rebuilding fails without a trace; with space it works."""
+    record = new_record(1)
+    uid = record.claim.uid
+    journal = ClaimJournal(disk / "journal", boot_id=record.boot_id)
+    journal.begin(record)
+    path = disk / "journal" / record.boot_id / f"{uid}.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+    fill(disk)
+    _, (damage,) = journal.load()
+    assert damage.salvaged == record
+    left = [f"{uid}.1", "filler"]
+    with pytest.raises(RecordError, match=r"cannot rebuild journal .*No space left"):
+        journal.rebuild(uid, journal.note(record))
+    assert sorted(path.name for path in disk.rglob("*") if path.is_file()) == left
+    (disk / "filler").unlink()
+    assert journal.rebuild(uid, journal.note(record)) == record
+    assert journal.load() == ({uid: record}, ())
+
+
 def test_a_read_only_disk_is_read(disk: Path, new_record: Callable[[int], ClaimRecord]) -> None:
     """Records load, damage is reported where it lies, and every write says that the file system is read-only."""
     record, broken, absent = (new_record(number) for number in range(3))
@@ -93,11 +142,70 @@ def test_a_read_only_disk_is_read(disk: Path, new_record: Callable[[int], ClaimR
     assert records == {record.claim.uid: record}
     assert (damage.claim_uid, damage.quarantine) == (broken.claim.uid, str(path))
     assert "cannot be set aside" in damage.message
-    writes: tuple[Callable[[], None], ...] = (
+    assert damage.salvaged == broken
+    writes: tuple[Callable[[], object], ...] = (
         lambda: journal.begin(absent),
         lambda: journal.step(record.claim.uid, "whole"),
         lambda: journal.forget(record.claim.uid),
+        lambda: journal.rebuild(absent.claim.uid, journal.note(absent)),
     )
     for write in writes:
         with pytest.raises(RecordError, match=r"Read-only file system; remount"):
             write()
+
+
+def test_a_disk_that_fails_is_no_promise(
+    disk: Path, record: ClaimRecord, preparation: Preparation
+) -> None:
+    """EIO, ENOSPC or EDQUOT from a sync (that is where network and thin disks tell): named, with its fix, and taken back."""
+    uid = record.claim.uid
+    codes: list[int] = []
+
+    def sync(descriptor: int) -> None:
+        os.fdatasync(descriptor)
+        if codes:
+            raise OSError(codes[0], os.strerror(codes[0]))
+
+    journal = ClaimJournal(disk / "journal", boot_id=record.boot_id, sync=sync)
+    fixes = {
+        errno.EIO: "look for disk errors",
+        errno.ENOSPC: "free",
+        errno.EDQUOT: "raise the quota",
+    }
+    for code, fix in fixes.items():
+        codes[:] = [code]
+        with pytest.raises(RecordError, match=rf"cannot create .*{os.strerror(code)}; {fix}"):
+            journal.begin(record)
+        with pytest.raises(RecordError, match=rf"cannot rebuild .*{os.strerror(code)}; {fix}"):
+            journal.rebuild(uid, journal.note(record))
+        assert files(disk) == []
+    codes.clear()
+    journal.begin(record)
+    journal.step(uid, "whole")
+    journal.step(uid, "gi-3")
+    done = journal.read(uid)
+    for code, fix in fixes.items():
+        codes[:] = [code]
+        with pytest.raises(RecordError, match=rf"cannot append to .*{os.strerror(code)}; {fix}"):
+            journal.finish(uid, preparation)
+        assert journal.read(uid) == done
+    codes.clear()
+    journal.finish(uid, preparation)
+
+
+def test_writes_that_fail_leave_the_record_as_it_was(
+    disk: Path, record: ClaimRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that the kernel refuses is an error with the file's name; no later line follows a half one."""
+    journal = ClaimJournal(disk / "journal", boot_id=record.boot_id)
+    journal.begin(record)
+
+    def fail(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        with pytest.raises(RecordError, match=r"cannot append to journal .*Input/output error"):
+            journal.step(record.claim.uid, "whole")
+    assert journal.read(record.claim.uid) == record
+    journal.step(record.claim.uid, "whole")

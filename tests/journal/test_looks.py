@@ -68,7 +68,7 @@ def test_bytes_that_change_between_two_looks_are_no_damage(
     """A file that reads as damaged once, and differently at the next look, is read again instead of being set aside."""
     journal.begin(record)
     read_bytes = Path.read_bytes
-    looks = iter((b"", b"half", read_bytes(file_of(record))[:100]))
+    looks = iter((b"damaged", b"half", read_bytes(file_of(record))[:100]))
     monkeypatch.setattr(Path, "read_bytes", lambda path: next(looks, None) or read_bytes(path))
     assert journal.load() == ({record.claim.uid: record}, ())
 
