@@ -1,13 +1,11 @@
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dra_driver.journal import transitions
-from dra_driver.journal.lines import BLOCK_BYTES, line, read_lines
 from dra_driver.model.claim import ClaimRef
 from dra_driver.model.device import CreateStage, Placement, SetMode
 from dra_driver.model.edits import ContainerEdits, DeviceNode, Mount
@@ -192,20 +190,3 @@ def test_foreign_entries_are_refused(record: ClaimRecord, change: JsonObject, me
     """Another format version, an unknown transition or a field of another type is refused, and the message says which."""
     with pytest.raises(RecordError, match=message):
         transitions.follow(None, transitions.intent(record) | change)
-
-
-def test_the_format_is_an_interface(record: ClaimRecord, preparation: Preparation) -> None:
-    """Version 1 to the byte: releases before and after this one read the golden file and write it, until FORMAT_VERSION changes."""
-    golden = (Path(__file__).parent / "golden" / "v1.jsonl").read_bytes()
-    entries = (
-        transitions.intent(record),
-        transitions.step("whole"),
-        transitions.step("gi-3"),
-        transitions.result(preparation),
-        transitions.releasing(),
-    )
-    assert b"".join(map(line, entries)) == golden
-    stored_lines = read_lines(golden.ljust(BLOCK_BYTES, b"\0"))
-    assert transitions.fold(stored_lines.entries) == replace(
-        record, identities=("whole", "gi-3"), preparation=preparation, releasing=True
-    )
