@@ -13,6 +13,7 @@ from dra_driver.ports import Backend
 from dra_driver.vendors.amd.backend import AmdBackend
 from dra_driver.vendors.amd.sdk import Sysfs
 from dra_driver.vendors.amd.simulated import build_tree
+from dra_driver.vendors.amd.simulated_faults import SimulatedSysfs
 from dra_driver.vendors.null_devices import NullDevices
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
@@ -47,7 +48,7 @@ def _simulated(machine: Machine, settings: PluginSettings) -> list[Backend]:
         )
     if Vendor.AMD in vendors:
         sysfs = build_tree(machine, node=settings.node_name, folder=settings.simulation_dir / "amd")
-        backends.append(AmdBackend(Sysfs(sysfs)))
+        backends.append(AmdBackend(SimulatedSysfs(sysfs)))
     return [NullDevices(backend, settings.simulation_dir) for backend in backends]
 
 

@@ -483,7 +483,7 @@ async def test_a_release_that_is_tried_again_spares_who_has_the_number_now(
     await node.prepare(first)
     uuids = {i.placement.start: i.uuid for g in node.inventory().gpus for i in g.instances}
     faults = tmp_path / "hardware" / "faults.json"
-    faults.write_text(json.dumps({"busy": [uuids[6]]}))
+    faults.write_text(json.dumps({uuids[6]: {"busy": True}}))
     with pytest.raises(VendorError):
         await node.unprepare(first)
     assert node.instances() == [("1g.10gb", 6, True)]

@@ -7,6 +7,7 @@ the driver's version. Format: drivers/gpu/drm/amd/amdkfd/kfd_topology.c and Docu
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,23 +55,23 @@ class Sysfs:
         """PCI addresses of all devices bound to amdgpu, ascending; VendorError where the driver is not loaded."""
         return bound_addresses(self._bound)
 
-    def gpu(self, pci_address: str, kfd_nodes: dict[str, KfdNode]) -> PciGpu | None:
+    def gpu(self, pci_address: str, kfd_nodes: Mapping[str, KfdNode]) -> PciGpu | None:
         """The device at that address, or None if it is not bound to amdgpu (any more)."""
         device = self._bound / pci_address
         if not device.exists():
             return None
-        numa_node = _number(_text(device / "numa_node"))
+        numa_node = _number(self._text(device / "numa_node"))
         roots = (part for part in device.resolve().parts if _PCIE_ROOT.fullmatch(part))
-        ids = (_text(device / name) or "0x????" for name in ("vendor", "device"))
+        ids = (self._text(device / name) or "0x????" for name in ("vendor", "device"))
         return PciGpu(
             pci_address=pci_address,
             pci_id=":".join(text.removeprefix("0x") for text in ids),
-            product_name=_text(device / "product_name"),
-            unique_id=_unique_id(_text(device / "unique_id")),
-            memory_bytes=_number(_text(device / "mem_info_vram_total")),
+            product_name=self._text(device / "product_name"),
+            unique_id=_unique_id(self._text(device / "unique_id")),
+            memory_bytes=_number(self._text(device / "mem_info_vram_total")),
             numa_node=None if numa_node is None or numa_node < 0 else numa_node,
             pcie_root=next(roots, None),
-            compute_mode=_text(device / "current_compute_partition"),
+            compute_mode=self._text(device / "current_compute_partition"),
             kfd=kfd_nodes.get(pci_address),
         )
 
@@ -78,7 +79,7 @@ class Sysfs:
         """The KFD's GPU nodes by PCI address; of a partitioned GPU the one of its first partition."""
         nodes: dict[str, KfdNode] = {}
         for folder in (self._root / "class/kfd/kfd/topology/nodes").glob("*"):
-            properties = _properties(_text(folder / "properties") or "")
+            properties = _properties(self._text(folder / "properties") or "")
             node = _kfd_node(properties)
             if node is None:
                 continue
@@ -90,14 +91,16 @@ class Sysfs:
 
     def driver_version(self) -> str:
         """The version of the amdgpu module; empty for the kernel's own amdgpu, which has none."""
-        return _text(self._root / "module/amdgpu/version") or ""
+        return self._text(self._root / "module/amdgpu/version") or ""
 
+    def _text(self, path: Path) -> str | None:
+        try:
+            return self._content(path).strip() or None
+        except OSError:
+            return None
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip() or None
-    except OSError:
-        return None
+    def _content(self, path: Path) -> str:
+        return path.read_text(errors="replace")
 
 
 def _number(text: str | None) -> int | None:

@@ -1,23 +1,19 @@
 """NVML without hardware: the GPUs of a machine profile, with the placement rules, errors and lifetimes of real ones.
 
 State lies in files, one per GPU, so instances outlive the process and several processes see the same hardware. A file
-`faults.json` beside them makes things fail, from then on and until it is changed or removed:
-
-    {"failing": {"0000:1b:00.0": "GPU_IS_LOST"}, "busy": ["0000:43:00.0", "MIG-..."]}
-
-A failing GPU still says where it is and answers all else with that error. A busy GPU cannot change its mode, a busy
-MIG device cannot be destroyed.
+`faults.json` beside them breaks it (`config.faults`), from then on and until it is changed or removed. A GPU that is absent
+is not listed, and lost for whoever holds a handle. A busy GPU cannot change its mode, a busy MIG device cannot be destroyed.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from dra_driver.config.faults import DRIVER
 from dra_driver.config.machine import Machine
 from dra_driver.model.device import Placement
 from dra_driver.vendors.nvidia import simulated_state
@@ -31,6 +27,7 @@ from dra_driver.vendors.nvidia.nvml import (
     NvmlError,
     PciPlace,
 )
+from dra_driver.vendors.nvidia.simulated_faults import meets_faults, open_faults
 from dra_driver.vendors.nvidia.simulated_file import StateFile
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu, simulated_gpus
 from dra_driver.vendors.nvidia.simulated_state import COMPUTE_SLICES, InstanceState, MigState
@@ -54,13 +51,14 @@ class _Compute:
     id: int
 
 
+@meets_faults
 class SimulatedNvml:
     """Implements `Nvml` on the NVIDIA GPUs of a machine. MachineError if the profile describes no possible GPU."""
 
     def __init__(self, machine: Machine, *, node: str, state_dir: Path) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
-        self._faults = state_dir / "faults.json"
         self._gpus = simulated_gpus(machine, node)
+        self.faults = open_faults(state_dir, tuple(gpu.pci_address for gpu in self._gpus))
         self._files = {
             gpu.pci_address: StateFile(state_dir / f"{gpu.pci_address}.json", gpu.initial)
             for gpu in self._gpus
@@ -71,7 +69,7 @@ class SimulatedNvml:
 
     def driver_version(self) -> str:
         """See Nvml."""
-        return "580.105.08"
+        return self.faults.of(DRIVER).version or "580.105.08"
 
     def cuda_version(self) -> int:
         """See Nvml."""
@@ -79,7 +77,8 @@ class SimulatedNvml:
 
     def pci_addresses(self) -> tuple[str, ...]:
         """See Nvml."""
-        return tuple(gpu.pci_address for gpu in self._gpus)
+        addresses = (gpu.pci_address for gpu in self._gpus)
+        return tuple(address for address in addresses if not self.faults.of(address).absent)
 
     def gpu_by_address(self, pci_address: str) -> SimulatedGpu:
         """See Nvml."""
@@ -94,16 +93,14 @@ class SimulatedNvml:
 
     def pci_place(self, pci_address: str) -> PciPlace:
         """See Nvml."""
-        return self.gpu_by_address(pci_address).place
+        return next((g.place for g in self._gpus if g.pci_address == pci_address), PciPlace())
 
     def name(self, gpu: SimulatedGpu) -> str:
         """See Nvml."""
-        self._check(gpu)
         return gpu.board.product_name
 
     def uuid(self, gpu: SimulatedGpu) -> str:
         """See Nvml."""
-        self._check(gpu)
         return gpu.uuid
 
     def minor(self, gpu: SimulatedGpu) -> int:
@@ -112,7 +109,6 @@ class SimulatedNvml:
 
     def architecture(self, gpu: SimulatedGpu) -> int:
         """See Nvml."""
-        self._check(gpu)
         return gpu.board.architecture
 
     def compute_capability(self, gpu: SimulatedGpu) -> tuple[int, int]:
@@ -121,7 +117,6 @@ class SimulatedNvml:
 
     def memory_bytes(self, gpu: SimulatedGpu) -> int:
         """See Nvml."""
-        self._check(gpu)
         return gpu.board.memory_mib << 20
 
     def core_count(self, gpu: SimulatedGpu) -> int:
@@ -135,7 +130,7 @@ class SimulatedNvml:
 
     def set_mig_mode(self, gpu: SimulatedGpu, mode: MigMode) -> int:
         """See Nvml."""
-        busy = gpu.pci_address in self._busy()
+        busy = self.faults.of(gpu.pci_address).busy
         return self._change(gpu, lambda s: simulated_state.with_mode(gpu.board, s, mode, busy=busy))
 
     def is_mig_resetless(self, gpu: SimulatedGpu) -> bool:
@@ -144,7 +139,6 @@ class SimulatedNvml:
 
     def gpu_profile(self, gpu: SimulatedGpu, index: int) -> GpuProfile:
         """See Nvml. Answers with MIG off too, as drivers since 545 do."""
-        self._check(gpu)
         for cut in gpu.board.cuts:
             if cut.index == index:
                 return cut.profile
@@ -152,7 +146,6 @@ class SimulatedNvml:
 
     def placements(self, gpu: SimulatedGpu, profile_id: int) -> tuple[Placement, ...]:
         """See Nvml."""
-        self._check(gpu)
         return simulated_state.cut_of(gpu.board, profile_id).placements
 
     def create_gpu_instance(
@@ -224,7 +217,8 @@ class SimulatedNvml:
 
     def destroy_compute_instance(self, compute: _Compute) -> None:
         """See Nvml."""
-        instance, busy = compute.instance, self._busy()
+        instance = compute.instance
+        busy = self.faults.of(self._found(instance).compute(compute.id).uuid).busy
         self._change(
             instance.gpu,
             lambda s: (
@@ -247,32 +241,26 @@ class SimulatedNvml:
         first = _FIRST_CAPABILITY + _GPU_CAPABILITIES * gpu + _INSTANCE_CAPABILITIES * instance
         return first + 1 + compute
 
+    def address(self, handle: SimulatedGpu | _Instance | _Compute | str) -> str:
+        """The PCI address of the GPU that the handle, or already the address, is about."""
+        match handle:
+            case SimulatedGpu():
+                return handle.pci_address
+            case _Instance():
+                return handle.gpu.pci_address
+            case _Compute():
+                return handle.instance.gpu.pci_address
+        return handle
+
     def _change(self, gpu: SimulatedGpu, rule: Callable[[MigState], tuple[MigState, T]]) -> T:
-        self._state(gpu)
+        self._state(gpu)  # says so where the GPU has no MIG
         return self._files[gpu.pci_address].change(rule)
 
     def _found(self, instance: _Instance) -> InstanceState:
         return self._state(instance.gpu).instance(instance.id)
 
     def _state(self, gpu: SimulatedGpu, *, in_mig_mode: bool = False) -> MigState:
-        self._check(gpu)
         state = self._files[gpu.pci_address].read()
         if not gpu.board.cuts or (in_mig_mode and state.mode is not MigMode.ENABLED):
             raise NvmlError(Code.NOT_SUPPORTED, f"simulated NVML: MIG on GPU {gpu.pci_address}")
         return state
-
-    def _check(self, gpu: SimulatedGpu) -> None:
-        """Raise what the faults say of the GPU."""
-        name = self._read_faults().get("failing", {}).get(gpu.pci_address)
-        if name is not None:
-            raise NvmlError(Code[name], f"simulated NVML: GPU {gpu.pci_address}")
-
-    def _busy(self) -> frozenset[str]:
-        return frozenset(self._read_faults().get("busy", ()))
-
-    def _read_faults(self) -> dict[str, Any]:
-        try:
-            faults: dict[str, Any] = json.loads(self._faults.read_text())
-        except FileNotFoundError:
-            return {}
-        return faults

@@ -115,13 +115,11 @@ def with_compute(
     return replace(_exchanged(state, filled), created=state.created + 1), new.id
 
 
-def without_compute(
-    state: MigState, instance_id: int, compute_id: int, *, busy: Collection[str]
-) -> MigState:
-    """The state without that compute instance, which must not be among the UUIDs in use."""
+def without_compute(state: MigState, instance_id: int, compute_id: int, *, busy: bool) -> MigState:
+    """The state without that compute instance, which must not be in use."""
     instance = state.instance(instance_id)
     gone = instance.compute(compute_id)
-    if gone.uuid in busy:
+    if busy:
         _refuse(Code.IN_USE, f"compute instance {gone.uuid}")
     left = tuple(c for c in instance.computes if c is not gone)
     return _exchanged(state, replace(instance, computes=left))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from dra_driver.ports import Backend
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from tests.vendors.faults import set_faults
 
 Simulate = Callable[..., SimulatedNvml]
 
@@ -30,10 +30,6 @@ def refusal(backend: Backend, change: SetMode | CreateStage | DestroyStage) -> V
         backend.partition(change)
     assert GPU in str(refused.value)
     return refused.value
-
-
-def write_faults(folder: Path, **faults: object) -> None:
-    (folder / "gpus/faults.json").write_text(json.dumps(faults))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +96,7 @@ def test_destroying_in_use_may_be_tried_again(simulate: Simulate, tmp_path: Path
     """A process still on the partition: IN_USE, retryable, and done once it has ended."""
     backend = NvidiaBackend(simulate(instances=[{"profile": "2g.20gb", "start": 0}]))
     (instance,) = discover(backend).gpus[0].instances
-    write_faults(tmp_path, busy=[instance.uuid])
+    set_faults(tmp_path / "gpus", {instance.uuid: {"busy": True}})
     created = CreateStage(
         gpu=GPU, profile="2g.20gb", placement=Placement(0, 2), stage="compute-instance"
     )
@@ -108,7 +104,7 @@ def test_destroying_in_use_may_be_tried_again(simulate: Simulate, tmp_path: Path
     error = refusal(backend, change)
     assert error.retryable
     assert "end the processes" in str(error)
-    write_faults(tmp_path)
+    set_faults(tmp_path / "gpus", {})
     assert backend.partition(change) == instance.identity
 
 
@@ -142,14 +138,14 @@ def test_leaving_mig_names_the_instances_in_the_way(simulate: Simulate) -> None:
 
 @pytest.mark.parametrize(
     ("model", "busy", "cause"),
-    [("H100-SXM5-80GB", [GPU], "IN_USE"), ("A100-SXM4-80GB", [], "RESET_REQUIRED")],
+    [("H100-SXM5-80GB", True, "IN_USE"), ("A100-SXM4-80GB", False, "RESET_REQUIRED")],
 )
 def test_a_mode_that_cannot_be_now_is_not_left_pending(
-    simulate: Simulate, tmp_path: Path, model: str, busy: list[str], cause: str
+    simulate: Simulate, tmp_path: Path, model: str, busy: bool, cause: str
 ) -> None:
     """Nothing waits for the next reset to surprise somebody; the error names the cause and may be retried."""
     nvml = simulate(model=model)
-    write_faults(tmp_path, busy=busy)
+    set_faults(tmp_path / "gpus", {GPU: {"busy": busy}})
     error = refusal(NvidiaBackend(nvml), SetMode(gpu=GPU, mode="mig"))
     assert cause in str(error)
     assert error.retryable

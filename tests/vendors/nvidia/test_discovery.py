@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.nvml import Code, NvmlError
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from tests.vendors.faults import set_faults
 
 Simulate = Callable[..., SimulatedNvml]
 
@@ -28,10 +28,6 @@ GPU = "0000:1b:00.0"
 def only_gpu(backend: Backend) -> Gpu:
     (gpu,) = discover(backend).gpus
     return gpu
-
-
-def write_faults(folder: Path, **faults: object) -> None:
-    (folder / "gpus/faults.json").write_text(json.dumps(faults))
 
 
 def unsupported(*_: object) -> None:
@@ -123,7 +119,7 @@ def test_a_driver_that_says_nothing_of_profiles_has_whole_gpus(
 def test_a_lost_gpu_is_a_fault_and_hides_nobody(simulate: Simulate, tmp_path: Path) -> None:
     """The fault names GPU, cause and cure; the others are found."""
     backend = NvidiaBackend(simulate(count=8))
-    write_faults(tmp_path, failing={"0000:52:00.0": "GPU_IS_LOST"})
+    set_faults(tmp_path / "gpus", {"0000:52:00.0": {"error": "GPU_IS_LOST"}})
     found = discover(backend)
     assert len(found.gpus) == 7
     (fault,) = found.faults

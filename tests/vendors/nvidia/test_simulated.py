@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from dra_driver.vendors.nvidia.nvml import Code, MigMode, NvmlError
 from dra_driver.vendors.nvidia.profiles import BOARDS
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu
+from tests.vendors.faults import set_faults
 
 Simulate = Callable[..., SimulatedNvml]
 
@@ -97,11 +97,11 @@ def test_instances_in_use_stay(simulate: Simulate, tmp_path: Path) -> None:
     (instance,) = nvml.gpu_instances(gpu, THREE)
     compute = nvml.compute_instance(instance, 0)
     (uuid,) = nvml.mig_uuids(gpu).values()
-    (tmp_path / "gpus/faults.json").write_text(json.dumps({"busy": [uuid]}))
+    set_faults(tmp_path / "gpus", {uuid: {"busy": True}})
     assert refusal(lambda: nvml.destroy_compute_instance(compute)) == Code.IN_USE
     assert refusal(lambda: nvml.destroy_gpu_instance(instance)) == Code.IN_USE
     assert refusal(lambda: nvml.set_mig_mode(gpu, MigMode.DISABLED)) == Code.IN_USE
-    (tmp_path / "gpus/faults.json").unlink()
+    set_faults(tmp_path / "gpus", {})
     nvml.destroy_compute_instance(compute)
     nvml.destroy_gpu_instance(instance)
     assert nvml.set_mig_mode(gpu, MigMode.DISABLED) == Code.SUCCESS
@@ -134,11 +134,10 @@ def test_compute_instances_share_the_slices_of_their_gpu_instance(simulate: Simu
 
 
 def test_a_failing_gpu_fails_alone(simulate: Simulate, tmp_path: Path) -> None:
-    """It still has an address, answers all else with its error, and the GPU beside it is well."""
+    """It still is in the list, answers all else with its error, and the GPU beside it is well."""
     nvml = simulate(count=2)
     lost, well = gpu_of(nvml, 0), gpu_of(nvml, 1)
-    faults = {"failing": {nvml.pci_addresses()[0]: "GPU_IS_LOST"}}
-    (tmp_path / "gpus/faults.json").write_text(json.dumps(faults))
+    set_faults(tmp_path / "gpus", {nvml.pci_addresses()[0]: {"error": "GPU_IS_LOST"}})
     assert refusal(lambda: nvml.uuid(lost)) == Code.GPU_IS_LOST
     assert refusal(lambda: nvml.mig_mode(lost)) == Code.GPU_IS_LOST
     assert nvml.uuid(well).startswith("GPU-")
