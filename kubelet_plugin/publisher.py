@@ -1,49 +1,44 @@
 """Keeps the node's ResourceSlices what they should be: level-triggered, so one missed event costs nothing.
 
-Every write is compared with what was stored. An API server whose feature gate is off drops fields in silence, and a partition
-without its counters would be given out twice; so the first difference withdraws the pool and publishes without partitions.
+An API server whose feature gate is off drops fields in silence, and a partition without its counters would be given out twice;
+so the first write that comes back short withdraws its pool and publishes without partitions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from dra_driver.kube.codec import slice_from_json, slice_to_json
-from dra_driver.model.errors import Conflict, DraError, KubeError, NotFound
-from dra_driver.model.kinds import NODE, RESOURCE_SLICE
-from dra_driver.model.names import DRIVER_NAME
-from dra_driver.model.slices import ResourceSlice
-from dra_driver.ports import Clock, JsonObject, KubeApi, Recorder
+from dra_driver.kube.backoff import Backoff
+from dra_driver.model.errors import DraError, FieldsDropped, KubeError, SliceNameTaken
+from dra_driver.ports import Clock, KubeApi, Recorder
 from dra_driver.rules.draining import DRAIN_ANNOTATION, drained
 from dra_driver.rules.forms import made_instances
-from dra_driver.rules.publish import (
-    DEVICES_PER_SLICE,
-    LIMITED_ANNOTATION,
-    DesiredPool,
-    PoolWrites,
-    PublishMode,
-    desired_pool,
-    diff_pool,
-    is_same,
-)
-from kubelet_plugin.probing import supported_mode
+from dra_driver.rules.pool_layout import DEVICES_PER_SLICE, DesiredPool
+from dra_driver.rules.publish import LIMITED_ANNOTATION, PublishMode, desired_pool
+from kubelet_plugin.capability import Capability, decide
+from kubelet_plugin.drain_notice import DrainNotice
+from kubelet_plugin.node_object import NodeObject
+from kubelet_plugin.pacing import Pacing
+from kubelet_plugin.pool_writer import PoolWriter
+from kubelet_plugin.slice_store import SliceStore, StoredSlice
 from kubelet_plugin.state import NodeState
 
 log = structlog.get_logger(__name__)
 
 SETTLE_S = 0.2
-BACKOFF_MAX_S = 60.0
+RETRY_S = 2.0
+RETRY_MAX_S = 60.0
+RELIST_S = (300.0, 600.0)
 
-
-class FieldsDropped(DraError):
-    """The API server stored less than it was sent: a feature gate is off."""
-
-    reason = "FieldsDropped"
+_CHOSEN = {
+    PublishMode.FULL: Capability(mode=PublishMode.FULL),
+    PublishMode.PLAIN: Capability(mode=PublishMode.PLAIN, why="the setting publishMode says plain"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +54,7 @@ class PublishPolicy:
 
 
 class Publisher:
-    """Owns all slices of our driver on this node."""
+    """Owns all slices of our driver on this node. `published` is set once they are what they should be."""
 
     def __init__(
         self,
@@ -71,13 +66,16 @@ class Publisher:
     ) -> None:
         self._api = api
         self._state = state
-        self._mode = policy.mode
-        self._limits = "the setting publishMode says plain"
-        self._devices_per_gpu = policy.devices_per_gpu
-        self._pools = policy.pools
+        self._policy = policy
         self._clock = clock
-        self._recorder = recorder
-        self._draining_since = ""
+        self._rng = random.Random()  # noqa: S311 -- jitter, not secrets
+        self._node = NodeObject(api, state.node, recorder)
+        self._store = SliceStore(api, self._node)
+        self._drain = DrainNotice(self._node)
+        self._pacing = Pacing(clock, self._rng)
+        self._writer = PoolWriter(self._store, self._pacing)
+        self._capability = _CHOSEN.get(policy.mode) if policy.mode else None
+        self._left_out: dict[str, tuple[str, ...]] = {}
         self._withdrawn = False
         self._turn = asyncio.Lock()
         self._due = asyncio.Event()
@@ -93,204 +91,128 @@ class Publisher:
 
         A pod that was deleted by force is gone from the API before the kubelet gives back its devices, so that is waited for.
         """
-        if not self._draining_since:
+        if not self._drain.since:
             return
         while self._state.records:
             await self._state.wait_for_release()
         async with self._turn:
             self._withdrawn = True
             log.info("the node is drained: withdrawing its slices")
-            for _, raw in (await self._stored()).values():
-                await self._delete(raw)
+            for item in (await self._store.read()).values():
+                await self._writer.delete(item)
 
     async def run(self) -> None:
         """Reconcile after every trigger, for ever; failures are tried again with back-off."""
-        self._due.set()
-        failures = 0
+        backoff = Backoff(first_s=RETRY_S, most_s=RETRY_MAX_S, rng=self._rng)
         while True:
-            await self._due.wait()
             self._due.clear()
             try:
-                await self.reconcile()
+                pause_s = await self.reconcile()
             except DraError as error:
-                failures += 1
-                wait_s = min(BACKOFF_MAX_S, 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+                wait_s = backoff.pause_s()
                 log.warning(
                     "cannot publish; trying again", error=str(error), wait_s=round(wait_s, 1)
                 )
-                self._due.set()
                 await self._clock.sleep(wait_s)
             else:
-                failures = 0
-                if not self._due.is_set():
-                    self.published.set()
+                backoff.reset()
                 await self._clock.sleep(SETTLE_S)
+                await self._triggered_within(pause_s - SETTLE_S)
 
-    async def reconcile(self) -> None:
-        """Bring all our slices of this node to what is desired now; nothing is written where nothing differs."""
+    async def reconcile(self) -> float:
+        """Bring all our slices of this node to what is desired now; nothing is written where nothing differs.
+
+        Returns the seconds after which to look again even if nothing triggers it.
+        """
         async with self._turn:
-            if not self._withdrawn:
-                await self._reconcile_now()
+            if self._withdrawn:
+                return RELIST_S[1]
+            capability = await self._decided_capability()
+            try:
+                return await self._reconcile(capability)
+            except FieldsDropped as dropped:
+                if capability.mode is PublishMode.PLAIN:
+                    raise KubeError(f"{dropped}; no simpler form is left to publish") from dropped
+                self._capability = await self._limited(dropped.reason, str(dropped))
+                return 0.0
 
-    async def _reconcile_now(self) -> None:
-        mode = await self._decided_mode()
-        try:
-            await self._reconcile(mode)
-        except FieldsDropped as dropped:
-            if mode is PublishMode.PLAIN:
-                raise KubeError(f"{dropped}; no simpler form is left to publish") from dropped
-            log.warning("publishing without partitions", why=str(dropped))
-            self._recorder.event(
-                await self._node_ref(), level="Warning", reason=dropped.reason, message=str(dropped)
-            )
-            self._mode, self._limits = PublishMode.PLAIN, str(dropped)
-            self._due.set()
+    async def _reconcile(self, capability: Capability) -> float:
+        stored = await self._store.read()
+        self._pacing.notice(stored)
+        await self._drain.look(stored.values())
+        pools = self._desired(capability.mode)
+        await self._delete_strangers(pools, stored)
+        annotations = self._annotations(capability)
+        waits: list[float] = []
+        failures: list[KubeError] = []
+        for pool in pools:
+            try:
+                waits.append(await self._writer.write(pool, stored, annotations))
+            except SliceNameTaken as taken:
+                await self._node.warn(taken.reason, str(taken))
+                failures.append(taken)
+        if failures:
+            raise failures[0]
+        waits = [wait_s for wait_s in waits if wait_s > 0]
+        if not waits and not self._due.is_set():
+            self.published.set()
+        return min([*waits, self._rng.uniform(*RELIST_S)])
 
-    async def _reconcile(self, mode: PublishMode) -> None:
-        stored = await self._stored()
+    def _desired(self, mode: PublishMode) -> list[DesiredPool]:
         made = made_instances(self._state.records.values())
+        budget = self._policy.devices_per_gpu
         pools = [
-            desired_pool(self._state.node, inventory, made, mode, self._devices_per_gpu)
+            desired_pool(self._state.node, inventory, made, mode, budget)
             for inventory in self._state.inventories.values()
         ]
-        raw = {name: stored_raw for name, (_, stored_raw) in stored.items()}
-        await self._notice_drain(raw.values())
-        if self._draining_since:
-            pools = [drained(pool, self._draining_since, mode) for pool in pools]
-        wanted = {item.name for pool in pools for item in pool.slices}
-        kept = self._pools | {pool.name for pool in pools}
-        for name, (item, _) in stored.items():
-            if name not in wanted and (item is None or item.pool.name not in kept):
-                await self._delete(raw[name])
-        readable = [item for item, _ in stored.values() if item is not None]
         for pool in pools:
-            for name in pool.left_out:
+            if self._left_out.get(pool.name, ()) != pool.left_out:
                 log.warning(
                     "more partitions than the budget of devices allows",
-                    left_out=name,
-                    budget=self._devices_per_gpu,
+                    left_out=pool.left_out,
+                    budget=budget,
                 )
-            await self._write(pool, diff_pool(pool, readable), raw)
+            self._left_out[pool.name] = pool.left_out
+        if self._drain.since:
+            pools = [drained(pool, self._drain.since, mode) for pool in pools]
+        return pools
 
-    async def _notice_drain(self, stored: Iterable[JsonObject]) -> None:
-        """The annotation on any slice counts, so that its removal counts once it is complete; without slices, the Node's."""
-        notes = [item["metadata"].get("annotations", {}).get(DRAIN_ANNOTATION) for item in stored]
-        since = next(filter(None, notes), "") if notes else await self._drained_by_node()
-        if since != self._draining_since:
-            log.info("draining" if since else "no longer draining", since=since or None)
-        self._draining_since = since
-
-    async def _write(
-        self, pool: DesiredPool, writes: PoolWrites, stored: Mapping[str, JsonObject]
+    async def _delete_strangers(
+        self, pools: Sequence[DesiredPool], stored: Mapping[str, StoredSlice]
     ) -> None:
-        if not writes:
-            return
-        log.info(
-            "writing slices",
-            pool=pool.name,
-            writes=len(writes.writes),
-            deletes=len(writes.deletes),
-        )
-        for name in writes.deletes:
-            await self._delete(stored[name])
-        owner = await self._node_ref()
-        for wanted in writes.writes:
-            try:
-                answer = await self._put(wanted, owner, stored.get(wanted.name))
-            except (Conflict, NotFound):
-                self._due.set()  # somebody else wrote meanwhile: look again
-                return
-            if not is_same(slice_from_json(answer), wanted):
-                await self._withdraw(pool)
-                raise FieldsDropped(
-                    f"the API server stored slice {wanted.name} without some of its fields, so partitions cannot be told apart; "
-                    "turn on the feature gates DRAPartitionableDevices and DRADeviceTaints"
-                )
+        """What is of no pool that this node has, or cannot be read and will not be written anew."""
+        wanted = {item.name for pool in pools for item in pool.slices}
+        kept = self._policy.pools | {pool.name for pool in pools}
+        for name, item in stored.items():
+            if name not in wanted and (item.value is None or item.value.pool.name not in kept):
+                await self._writer.delete(item)
 
-    async def _put(
-        self, wanted: ResourceSlice, owner: JsonObject, stored: JsonObject | None
-    ) -> JsonObject:
-        body = slice_to_json(wanted)
-        body["metadata"]["ownerReferences"] = [owner | {"controller": True}]
-        body["metadata"]["annotations"] = self._annotations()
-        if stored is None:
-            return await self._api.create(RESOURCE_SLICE, body)
-        body["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
-        return await self._api.replace(RESOURCE_SLICE, body)
-
-    def _annotations(self) -> JsonObject:
+    def _annotations(self, capability: Capability) -> dict[str, str]:
         """What holds for the whole node: slices have no status that could say it."""
-        drain = {DRAIN_ANNOTATION: self._draining_since} if self._draining_since else {}
-        limits = {LIMITED_ANNOTATION: self._limits} if self._mode is PublishMode.PLAIN else {}
-        return drain | limits
+        drain = {DRAIN_ANNOTATION: self._drain.since} if self._drain.since else {}
+        return drain | ({LIMITED_ANNOTATION: capability.why} if capability.why else {})
 
-    async def _withdraw(self, pool: DesiredPool) -> None:
-        """Delete the pool, its last written slices included, so that nobody can use what is not whole."""
-        for item, raw in (await self._stored()).values():
-            if item is None or item.pool.name == pool.name:
-                await self._delete(raw)
+    async def _decided_capability(self) -> Capability:
+        if self._capability is None:
+            decided = await decide(self._api, self._state.node)
+            if decided.why:
+                decided = await self._limited("PartitionsNotPublished", decided.why)
+            self._capability = decided
+        return self._capability
 
-    async def _delete(self, raw: JsonObject) -> None:
+    async def _limited(self, reason: str, why: str) -> Capability:
+        """PLAIN, after the Node's Event has said why."""
+        log.warning("partitions are not published", why=why)
+        await self._node.warn(reason, f"partitions are not published: {why}")
+        return Capability(mode=PublishMode.PLAIN, why=why)
+
+    async def _triggered_within(self, seconds: float) -> None:
+        waits = (
+            asyncio.ensure_future(self._due.wait()),
+            asyncio.ensure_future(self._clock.sleep(max(0.0, seconds))),
+        )
         try:
-            await self._api.delete(
-                RESOURCE_SLICE,
-                raw["metadata"]["name"],
-                preconditions={"uid": raw["metadata"]["uid"]},
-            )
-        except (NotFound, Conflict):
-            self._due.set()
-
-    async def _stored(self) -> dict[str, tuple[ResourceSlice | None, JsonObject]]:
-        """Our slices by name; None for one that cannot be read, which is then written anew."""
-        listing = await self._api.list(
-            RESOURCE_SLICE,
-            selectors={
-                "fieldSelector": f"spec.nodeName={self._state.node},spec.driver={DRIVER_NAME}"
-            },
-        )
-        return {raw["metadata"]["name"]: (_readable(raw), raw) for raw in listing.items}
-
-    async def _decided_mode(self) -> PublishMode:
-        if self._mode is None:
-            self._mode = await supported_mode(self._api, self._state.node)
-            if self._mode is PublishMode.PLAIN:
-                self._limits = (
-                    "the API server does not keep their counters (DRAPartitionableDevices)"
-                )
-                self._recorder.event(
-                    await self._node_ref(),
-                    level="Warning",
-                    reason="PartitionsNotPublished",
-                    message=f"partitions are not published: {self._limits}",
-                )
-        return self._mode
-
-    async def _drained_by_node(self) -> str:
-        """Slices were wiped, or a drained plugin took them along when it stopped: the Node still knows."""
-        if self._draining_since:
-            return self._draining_since
-        metadata = (await self._api.get(NODE, self._state.node))["metadata"]
-        since: str = metadata.get("annotations", {}).get(DRAIN_ANNOTATION, "")
-        return since
-
-    async def _node_ref(self) -> JsonObject:
-        """The Node as it is now: slices owned by a former Node of this name would be collected at once."""
-        metadata = (await self._api.get(NODE, self._state.node))["metadata"]
-        return {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "name": metadata["name"],
-            "uid": metadata["uid"],
-        }
-
-
-def _readable(raw: JsonObject) -> ResourceSlice | None:
-    try:
-        return slice_from_json(raw)
-    except DraError as error:
-        log.warning(
-            "a stored slice cannot be read and is written anew",
-            name=raw["metadata"]["name"],
-            error=str(error),
-        )
-        return None
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()

@@ -18,6 +18,8 @@
     ├── KubeletUnavailable      the kubelet does not answer a question of ours
     └── KubeError               the API server answered with an error, or not at all
         ├── NotFound, Conflict, Forbidden, Invalid, Gone
+        ├── FieldsDropped       it stored less than it was sent
+        ├── SliceNameTaken      a slice's name is another's
         └── Unavailable         no answer, 429 or 5xx; trying again may help
 
 Each message names the object, the value and the fix. `reason` is the word of `reasons.REASONS`, `retryable` says whether the
@@ -171,6 +173,31 @@ class Invalid(KubeError):
 
 class Gone(KubeError):
     """410: the resource version is too old; list again."""
+
+
+class FieldsDropped(KubeError):
+    """The API server stored less of a slice than it was sent: a feature gate is off."""
+
+    reason = "FieldsDropped"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the API server stored slice {name} without some of its fields, so partitions cannot be told apart; "
+            "turn on the feature gates DRAPartitionableDevices and DRADeviceTaints"
+        )
+
+
+class SliceNameTaken(KubeError):
+    """A slice cannot be created, as an object that is not ours has its name."""
+
+    reason = "SliceNameTaken"
+
+    def __init__(self, name: str, *, driver: str, node: str | None) -> None:
+        super().__init__(
+            f"slice {name} belongs to driver {driver} on {f'node {node}' if node else 'no node'}, so ours cannot be created; "
+            f"delete it: kubectl delete resourceslice {name}",
+            status=409,
+        )
 
 
 class Unavailable(KubeError):

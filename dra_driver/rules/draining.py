@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dra_driver.model.slices import Device, ResourceSlice, Taint
-from dra_driver.rules.publish import DesiredPool, PublishMode
+from dra_driver.rules.pool_layout import DesiredPool
+from dra_driver.rules.publish import PublishMode
 
 DRAIN_ANNOTATION = "gpu.dra-driver.dev/drain"
 """Its value is the time since when, in RFC 3339."""

@@ -34,7 +34,8 @@ from dra_driver.model.kinds import (
     RESOURCE_SLICE,
 )
 from dra_driver.ports import JsonObject
-from dra_driver.rules.publish import PublishMode, desired_pool, diff_pool
+from dra_driver.rules.pool_diff import diff_pool
+from dra_driver.rules.publish import PublishMode, desired_pool
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml

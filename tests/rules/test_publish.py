@@ -22,14 +22,9 @@ from dra_driver.model.slices import Taint, Version
 from dra_driver.rules.devices import render_counters, render_device
 from dra_driver.rules.forms import Form, Sharing, all_forms
 from dra_driver.rules.partitions import Placed, legal
-from dra_driver.rules.publish import (
-    PublishMode,
-    at_generation,
-    desired_pool,
-    diff_pool,
-    published_forms,
-    slice_name,
-)
+from dra_driver.rules.pool_diff import at_generation, diff_pool
+from dra_driver.rules.pool_layout import slice_name
+from dra_driver.rules.publish import PublishMode, desired_pool, published_forms
 from dra_driver.vendors.amd.backend import AmdBackend
 from dra_driver.vendors.amd.sdk import Sysfs
 from dra_driver.vendors.amd.simulated import build_tree

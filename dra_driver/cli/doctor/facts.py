@@ -12,7 +12,8 @@ from dra_driver.model.errors import KubeError, NotFound
 from dra_driver.model.kinds import DEVICE_CLASS, NODE, RESOURCE_CLAIM, RESOURCE_SLICE, Kind
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import JsonObject, KubeApi
-from dra_driver.rules.publish import is_same, probe_slices
+from dra_driver.rules.pool_diff import is_same
+from dra_driver.rules.publish import probe_slices
 
 T = TypeVar("T")
 

@@ -15,7 +15,8 @@ from dra_driver.model.inventory import Inventory
 from dra_driver.model.kinds import NODE, RESOURCE_CLAIM
 from dra_driver.ports import JsonObject
 from dra_driver.rules.allocate import Matcher
-from dra_driver.rules.publish import PublishMode, desired_pool, diff_pool
+from dra_driver.rules.pool_diff import diff_pool
+from dra_driver.rules.publish import PublishMode, desired_pool
 from dra_driver.vendors.amd.backend import AmdBackend
 from dra_driver.vendors.amd.sdk import Sysfs
 from dra_driver.vendors.amd.simulated import build_tree
