@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import AsyncExitStack
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 
 import structlog
 from grpc.aio import Server
@@ -28,14 +31,18 @@ from dra_driver.wire.sockets import create_private_folder, serving
 from kubelet_plugin.cluster import Cluster
 from kubelet_plugin.duties import Duties
 from kubelet_plugin.hardware import open_backends
+from kubelet_plugin.health import HealthReport
 from kubelet_plugin.health_service import HealthBoard, HealthService
 from kubelet_plugin.instances import Instance, joined
+from kubelet_plugin.levels import levels
+from kubelet_plugin.metrics import Levels, PluginMetrics
 from kubelet_plugin.node import Ground, Node, build_node
 from kubelet_plugin.publisher import PublishPolicy
 from kubelet_plugin.registration import Registration
 from kubelet_plugin.service import DraService
 from kubelet_plugin.sockets import plugin_sockets, remove_predecessors
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -61,12 +68,24 @@ class Process:
     def __init__(self, settings: PluginSettings, instance: Instance) -> None:
         self._settings = settings
         self._instance = instance
-        self._cluster = Cluster(_endpoint(settings), node=settings.node_name)
+        self._board = HealthBoard()
+        self._metrics = PluginMetrics(version=version("dra-driver"), levels=self._levels)
+        self._cluster = Cluster(
+            _endpoint(settings), node=settings.node_name, on_answer=self._metrics.api_request
+        )
+        self._telemetry = Telemetry(self._metrics, self._cluster.events, node=settings.node_name)
         self._backends = open_backends(settings)
         if not self._backends:
             log.warning("no GPU driver is loaded on this node, so there is nothing to publish")
         self._node = self._build_node()
-        self._board = HealthBoard()
+        self._health = HealthReport(self._node.state, self._board)
+        self._sockets = plugin_sockets(
+            settings.data_dir,
+            settings.registry_dir,
+            driver=DRIVER_NAME,
+            pod_uid=settings.pod_uid,
+        )
+        self._registration = Registration(driver=DRIVER_NAME, endpoint=self._sockets.service)
         self._duties: Duties | None = None
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -74,10 +93,9 @@ class Process:
         await asyncio.to_thread(self._node.recovery.restore)
         async with asyncio.TaskGroup() as tasks:
             background = tasks.create_task(self._work())
-            async with AsyncExitStack() as stack:
-                registration = await self._listen(stack)
+            async with self._listening():
                 log.info("serving", node=self._settings.node_name, instance=self._instance.name)
-                announcing = tasks.create_task(self._announce(registration))
+                announcing = tasks.create_task(self._announce())
                 await stop.wait()
                 announcing.cancel()
                 if self._duties is not None:
@@ -96,55 +114,62 @@ class Process:
             cdi=CdiFolder(settings.cdi_dir),
             api=self._cluster.api,
             claims_in_use=partial(claims_in_use, settings.pod_resources_socket),
-            recorder=self._cluster,
+            telemetry=self._telemetry,
             clock=SystemClock(),
         )
         state = NodeState(settings.node_name, boot_id=boot_id, owner=self._instance.name)
         return build_node(state, ground)
 
-    async def _listen(self, stack: AsyncExitStack) -> Registration:
-        settings, service = self._settings, DraService(self._node.claims)
-        sockets = plugin_sockets(
-            settings.data_dir,
-            settings.registry_dir,
-            driver=DRIVER_NAME,
-            pod_uid=settings.pod_uid,
-        )
-        registration = Registration(driver=DRIVER_NAME, endpoint=sockets.service)
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        """The kubelet may call; it is told so last, and that it is over first."""
+        service = DraService(self._node.claims, self._telemetry)
 
         def add_services(server: Server) -> None:
             service.add_to(server)
             HealthService(self._board).add_to(server)
 
-        remove_predecessors(settings.data_dir, settings.registry_dir, driver=DRIVER_NAME)
-        await stack.enter_async_context(
-            serving(sockets.service, add_services, grace_s=settings.stop_timeout_s)
+        remove_predecessors(
+            self._settings.data_dir, self._settings.registry_dir, driver=DRIVER_NAME
         )
-        stack.callback(self._board.close)
-        await stack.enter_async_context(
-            serving(sockets.registration, registration.add_to, grace_s=1.0)
-        )
-        return registration
+        async with serving(
+            self._sockets.service, add_services, grace_s=self._settings.stop_timeout_s
+        ):
+            async with serving(self._sockets.registration, self._registration.add_to, grace_s=1.0):
+                yield
+            self._board.close()
 
-    async def _announce(self, registration: Registration) -> None:
+    async def _announce(self) -> None:
         """From now on older processes of this driver leave to this one what only one does."""
-        await registration.registered.wait()
+        await self._registration.registered.wait()
         self._instance.announce()
 
     async def _work(self) -> None:
         """Everything that is not a call of the kubelet."""
         async with self._cluster.connected() as api, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._cluster.write_events())
+            tasks.create_task(self._serve_pages())
             await self._node.survey.look()
+            self._health.refresh()
             tasks.create_task(self._node.recovery.run())
             tasks.create_task(self._look_again())
-            self._duties = Duties(self._instance, self._node, api, self._cluster, self._policy())
+            self._duties = Duties(
+                self._instance, self._node, api, self._cluster.events, self._policy()
+            )
             tasks.create_task(self._duties.run())
+
+    async def _serve_pages(self) -> None:
+        from kubelet_plugin.pages import ProcessPages  # noqa: PLC0415 (an HTTP server takes memory and time)
+
+        pages = ProcessPages(self._metrics, self._registration, self._is_published)
+        async with pages.served(self._settings.metrics_address):
+            await asyncio.Event().wait()
 
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             await self._node.survey.look()
+            self._health.refresh()
 
     def _policy(self) -> PublishPolicy:
         choice = self._settings.publish_mode
@@ -153,6 +178,13 @@ class Process:
             devices_per_gpu=self._settings.devices_per_gpu,
             pools=frozenset(self._backends),
         )
+
+    def _is_published(self) -> bool:
+        return self._duties is not None and self._duties.published
+
+    def _levels(self) -> Levels:
+        duties = self._duties
+        return levels(self._node.state, self._board, duties.devices if duties else Counter())
 
     async def _finish_calls(self) -> None:
         """Work that nobody waits for any more may finish; what does not in time is undone by the next process."""

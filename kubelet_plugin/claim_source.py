@@ -9,6 +9,7 @@ from dra_driver.model.claim import AllocatedClaim, ClaimRef
 from dra_driver.model.errors import ClaimReleased, ClaimReplaced
 from dra_driver.model.kinds import RESOURCE_CLAIM
 from dra_driver.ports import Clock, KubeApi
+from kubelet_plugin.telemetry import Telemetry
 
 REMEMBERED_S = 600.0
 
@@ -20,18 +21,21 @@ class ClaimSource:
     resourceVersion with which it was prepared before has none.
     """
 
-    def __init__(self, api: Callable[[], Awaitable[KubeApi]], clock: Clock) -> None:
+    def __init__(
+        self, api: Callable[[], Awaitable[KubeApi]], clock: Clock, telemetry: Telemetry
+    ) -> None:
         self._api = api
+        self._telemetry = telemetry
         self._clock = clock
         self._prepared: dict[str, str] = {}
         self._released: dict[str, tuple[str, float]] = {}
 
     async def read(self, claim: ClaimRef) -> AllocatedClaim:
         """The claim, by one consistent GET. KubeError, ClaimReplaced where the name has another UID, ClaimReleased if late."""
-        api = await self._api()
-        found = allocated_claim_from_json(
-            await api.get(RESOURCE_CLAIM, claim.name, namespace=claim.namespace)
-        )
+        with self._telemetry.phase("fetch"):
+            api = await self._api()
+            answer = await api.get(RESOURCE_CLAIM, claim.name, namespace=claim.namespace)
+        found = allocated_claim_from_json(answer)
         if found.ref.uid != claim.uid:
             raise ClaimReplaced(
                 f"claim {claim} has UID {found.ref.uid} by now, not {claim.uid}; the kubelet asks again for the new one"

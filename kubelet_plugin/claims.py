@@ -16,6 +16,7 @@ from kubelet_plugin.planner import plan_prepare
 from kubelet_plugin.reconciler import Reconciler
 from kubelet_plugin.recovery import Recovery
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.telemetry import Telemetry
 from kubelet_plugin.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -37,13 +38,13 @@ class Claims:
         turns: Turns,
         executor: Executor,
         mending: tuple[Recovery, Reconciler],
-        source: ClaimSource,
+        outside: tuple[ClaimSource, Telemetry],
     ) -> None:
         self._state = state
         self._turns = turns
         self._executor = executor
         self._recovery, self._reconciler = mending
-        self._source = source
+        self._source, self._telemetry = outside
         self._flights = Flights()
 
     async def prepare(
@@ -111,7 +112,8 @@ class Claims:
         async with self._turns.claim(claim.ref.uid), self._turns.gpus(facts.gpus(exclusive=True)):
             if claim.ref.uid in self._state.records:
                 return None
-            record = plan_prepare(self._state.snapshot(claim))
+            with self._telemetry.phase("plan"):
+                record = plan_prepare(self._state.snapshot(claim))
             flight.committed = True
             return (await self._executor.carry_out(record)).devices
 
@@ -139,7 +141,8 @@ class Claims:
             self._reconciler.suspect(obstacle.holder)
         told = self._turns.alone() and not isinstance(obstacle, ClaimReleased)
         try:
-            async with asyncio.timeout_at(until):
-                await (changed.wait() if told else asyncio.sleep(LOOK_AGAIN_S))
+            with self._telemetry.phase("wait"):
+                async with asyncio.timeout_at(until):
+                    await (changed.wait() if told else asyncio.sleep(LOOK_AGAIN_S))
         except TimeoutError:
             raise obstacle from None

@@ -6,35 +6,34 @@ Importing the client takes longer than everything else at a start, and only what
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dra_driver.kube.endpoint import Endpoint
 from dra_driver.kube.events import EventRecorder, EventSource
 from dra_driver.model.names import DRIVER_NAME
-from dra_driver.ports import JsonObject, KubeApi
+from dra_driver.observe.deferred import DeferredRecorder
+from dra_driver.ports import KubeApi
 
 if TYPE_CHECKING:
     from dra_driver.kube.rest import RestApi
 
-EARLY_EVENTS = 100
-
 
 class Cluster:
-    """Hands the client to whoever waits for it, and is a `ports.Recorder` from the first moment on.
+    """Hands the client to whoever waits for it. Make it inside a running event loop.
 
-    Make it inside a running event loop. Of what is recorded before there is a client, the last 100 Events are kept.
+    `events` takes Events from the first moment on. `on_answer` is told verb and status of each request.
     """
 
-    def __init__(self, endpoint: Endpoint, *, node: str) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, node: str, on_answer: Callable[[str, int], None]
+    ) -> None:
+        self.events = DeferredRecorder()
         self._endpoint = endpoint
         self._source = EventSource(component=DRIVER_NAME, host=node)
+        self._on_answer = on_answer
         self._api: asyncio.Future[KubeApi] = asyncio.get_running_loop().create_future()
-        self._early: deque[tuple[JsonObject, Literal["Normal", "Warning"], str, str]]
-        self._early = deque(maxlen=EARLY_EVENTS)
-        self._recorder: EventRecorder | None = None
 
     async def api(self) -> KubeApi:
         """The client, as soon as `connected` has been entered."""
@@ -44,31 +43,17 @@ class Cluster:
     async def connected(self) -> AsyncIterator[KubeApi]:
         """There is a client while the block runs; what asks it later is told that it is Unavailable."""
         rest_api = await asyncio.to_thread(_import_client)
-        async with rest_api(self._endpoint, component="kubelet-plugin") as client:
+        async with rest_api(
+            self._endpoint, component="kubelet-plugin", on_answer=self._on_answer
+        ) as client:
             self._api.set_result(client)
             yield client
 
     async def write_events(self) -> None:
-        """Write what was recorded and what will be, until cancelled."""
-        self._recorder = EventRecorder(await self.api(), self._source)
-        for regarding, level, reason, message in self._early:
-            self._recorder.event(regarding, level=level, reason=reason, message=message)
-        self._early.clear()
-        await self._recorder.run()
-
-    def event(
-        self,
-        regarding: JsonObject,
-        *,
-        level: Literal["Normal", "Warning"],
-        reason: str,
-        message: str,
-    ) -> None:
-        """Queue an Event on the object (apiVersion, kind, name, namespace, uid)."""
-        if self._recorder is None:
-            self._early.append((regarding, level, reason, message))
-        else:
-            self._recorder.event(regarding, level=level, reason=reason, message=message)
+        """Write what was said and what will be, until cancelled."""
+        recorder = EventRecorder(await self.api(), self._source)
+        self.events.connect(recorder)
+        await recorder.run()
 
 
 def _import_client() -> type[RestApi]:

@@ -11,7 +11,7 @@ import yaml
 from dra_driver.config.layers import Resolved
 from dra_driver.config.settings import PluginSettings
 from dra_driver.config.strict_yaml import load_mapping
-from dra_driver.model.claim import Claim
+from dra_driver.model.claim import AllocatedClaim
 from dra_driver.model.errors import ClaimError
 from dra_driver.model.kinds import RESOURCE_CLAIM
 from kubelet_plugin.options import takes_settings
@@ -67,8 +67,8 @@ def gather(*, resolved: Resolved[PluginSettings]) -> None:
     click.echo(gathered.profile, nl=False)
 
 
-def _read_claim(file: BinaryIO) -> Claim:
-    from dra_driver.kube.codec import claim_from_json  # noqa: PLC0415
+def _read_claim(file: BinaryIO) -> AllocatedClaim:
+    from dra_driver.kube.codec import allocated_claim_from_json  # noqa: PLC0415
 
     try:
         document = load_mapping(file.read())
@@ -78,4 +78,4 @@ def _read_claim(file: BinaryIO) -> Claim:
         raise ClaimError(
             f"claim file {file.name} holds kind {document.get('kind')!r}, not one ResourceClaim"
         )
-    return claim_from_json(document)
+    return allocated_claim_from_json(document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import structlog
 
@@ -41,6 +42,19 @@ class Duties:
         ours = {"fieldSelector": f"spec.nodeName={node.state.node},spec.driver={DRIVER_NAME}"}
         scope = Scope(kind=RESOURCE_SLICE, selectors=ours)
         self._slices = Cache(api, scope, on_change=lambda _: self._publisher.trigger())
+
+    @property
+    def published(self) -> bool:
+        """Whether the slices have been what they should be."""
+        return self._publisher.published.is_set()
+
+    @property
+    def devices(self) -> Counter[str]:
+        """How many devices of each pool the API server has."""
+        found: Counter[str] = Counter()
+        for item in self._slices.objects.values():
+            found[item["spec"]["pool"]["name"]] += len(item["spec"].get("devices", ()))
+        return found
 
     async def run(self) -> None:
         """Do them whenever this process leads, until cancelled."""

@@ -7,58 +7,58 @@ here locks: the caller has its turn on the claim, and on the GPUs that the recor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 
 import structlog
 
-from dra_driver.model.device import PartitionChange
 from dra_driver.model.edits import ContainerEdits
-from dra_driver.model.errors import ClaimError, DraError, VendorError
+from dra_driver.model.errors import ClaimError, DraError
 from dra_driver.model.names import cdi_device_id, cdi_device_name
-from dra_driver.model.record import ClaimRecord, Grant, Preparation, PreparedDevice
-from dra_driver.ports import Backend, CdiStore, ClaimStore
+from dra_driver.model.record import ClaimRecord, Grant, Preparation, PreparedDevice, Step
+from dra_driver.ports import CdiStore, ClaimStore
+from kubelet_plugin.gpu_calls import GpuCalls
 from kubelet_plugin.planner import bind_parent, plan_release, target_of
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.survey import Survey
-from kubelet_plugin.workers import Workers
+from kubelet_plugin.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
 
 
 class Executor:
-    """`backends` by pool name; calls into them go through `workers`, one at a time for each GPU."""
+    """Needs nobody else's help: what it does for a claim touches that claim's record, CDI file and GPUs alone."""
 
     def __init__(
         self,
         state: NodeState,
-        backends: Mapping[str, Backend],
         stores: tuple[ClaimStore, CdiStore],
-        workers: Workers,
+        calls: GpuCalls,
         survey: Survey,
+        telemetry: Telemetry,
     ) -> None:
         self._state = state
-        self._backends = backends
         self._store, self._cdi = stores
-        self._workers = workers
+        self._calls = calls
         self._survey = survey
+        self._telemetry = telemetry
 
     async def carry_out(self, record: ClaimRecord) -> Preparation:
         """Do what the record says; undo it in the same call if that fails."""
         uid = record.claim.uid
         self._state.reserve(record)
         try:
-            await asyncio.to_thread(self._store.begin, record)
+            with self._telemetry.phase("record"):
+                await asyncio.to_thread(self._store.begin, record)
         except Exception:
             self._state.forget(uid)
             raise
         try:
-            for step in record.steps:
-                change = bind_parent(step, self._state.records[uid])
-                identity = await self._change(record, change)
-                self._state.advance(uid, step, identity)
-                await asyncio.to_thread(self._store.step, uid, identity)
-            preparation = await self.describe(self._state.records[uid])
-            await asyncio.to_thread(self._finish, self._state.records[uid], preparation)
+            with self._telemetry.phase("hardware"):
+                for step in record.steps:
+                    await self._take(step, self._state.records[uid])
+                done = self._state.records[uid]
+                preparation = await self.describe(done)
+            with self._telemetry.phase("cdi"):
+                await asyncio.to_thread(self._finish, done, preparation)
         except Exception:
             await self._undo_after_failure(uid)
             raise
@@ -100,11 +100,17 @@ class Executor:
             if len(record.identities) < len(record.steps):
                 await self._see_unrecorded_step(record)
             for change in plan_release(record, self._state.inventories):
-                await self._change(record, change)
+                await self._calls.change(record.changed_gpus[change.gpu], change)
                 self._state.retire(change)
         await asyncio.to_thread(self._cdi.remove, uid)
         await asyncio.to_thread(self._store.forget, uid)
         self._state.forget(uid)
+
+    async def _take(self, step: Step, record: ClaimRecord) -> None:
+        uid, change = record.claim.uid, bind_parent(step, record)
+        identity = await self._calls.change(record.changed_gpus[change.gpu], change)
+        self._state.advance(uid, step, identity)
+        await asyncio.to_thread(self._store.step, uid, identity)
 
     def _finish(self, record: ClaimRecord, preparation: Preparation) -> None:
         uid = record.claim.uid
@@ -117,7 +123,7 @@ class Executor:
         A call that timed out may still be running and make something after a look: nothing is undone before it has ended.
         """
         for gpu, pool in record.changed_gpus.items():
-            await self._workers.call(gpu, lambda: None)
+            await self._calls.finished(gpu)
             await self._survey.look_at(pool, gpu)
 
     async def _undo_after_failure(self, uid: str) -> None:
@@ -128,19 +134,6 @@ class Executor:
                 "a failed prepare is not undone yet; the next call for the claim goes on with it",
                 error=str(error),
             )
-
-    async def _change(self, record: ClaimRecord, change: PartitionChange) -> str:
-        backend = self._backend(record.changed_gpus[change.gpu])
-        log.info("hardware change", change=type(change).__name__, gpu=change.gpu)
-        return await self._workers.call(change.gpu, lambda: backend.partition(change))
-
-    def _backend(self, pool: str) -> Backend:
-        if pool not in self._backends:
-            raise VendorError(
-                f"pool {pool}: its GPUs' driver is not loaded any more; load it again, or restart the node",
-                retryable=True,
-            )
-        return self._backends[pool]
 
     async def describe(self, record: ClaimRecord) -> Preparation:
         """What containers get and the kubelet is told, from the hardware that is there now."""
@@ -158,10 +151,7 @@ class Executor:
     ) -> tuple[PreparedDevice, ContainerEdits]:
         records = (record, *self._state.records.values())
         target = target_of(grant, records, self._state.inventories)
-        backend = self._backend(grant.pool)
-        hardware, edits = await self._workers.call(
-            grant.gpu, lambda: (backend.identify(target), backend.edits(target))
-        )
+        hardware, edits = await self._calls.describe(grant.pool, target)
         device = PreparedDevice(
             requests=grant.requests,
             pool=grant.pool,

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from dra_driver.config.settings import PluginSettings
 from dra_driver.model.errors import StartError
 from dra_driver.model.inventory import Inventory
+from dra_driver.vendors.discovery import discover
 from kubelet_plugin.hardware import open_backends
 
 _DEVICE_NODES = "dev"
@@ -32,15 +33,15 @@ def copied(settings: PluginSettings) -> Iterator[PluginSettings]:
         )
 
 
-def discover(settings: PluginSettings) -> Mapping[str, Inventory]:
+def inventories_of(settings: PluginSettings) -> Mapping[str, Inventory]:
     """What every vendor's backend finds now, by pool name. VendorError where one does not answer at all."""
-    inventories = {}
+    found = {}
     for pool, backend in open_backends(settings).items():
         try:
-            inventories[pool] = backend.discover()
+            found[pool] = discover(backend)
         finally:
             backend.close()
-    return inventories
+    return found
 
 
 def _copy(source: Path, target: Path) -> None:

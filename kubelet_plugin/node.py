@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dra_driver.ports import Backend, CdiStore, ClaimStore, Clock, KubeApi, Recorder
+from dra_driver.ports import Backend, CdiStore, ClaimStore, Clock, KubeApi
 from kubelet_plugin.claim_source import ClaimSource
 from kubelet_plugin.claims import Claims
 from kubelet_plugin.executor import Executor
+from kubelet_plugin.gpu_calls import GpuCalls
 from kubelet_plugin.instances import Instance
 from kubelet_plugin.locks import NodeLocks
 from kubelet_plugin.reconciler import Reconciler, Witnesses
 from kubelet_plugin.recovery import Recovery
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.survey import Survey
+from kubelet_plugin.telemetry import Telemetry
 from kubelet_plugin.turns import Turns
 from kubelet_plugin.workers import Workers
 
@@ -36,7 +38,7 @@ class Ground:
     cdi: CdiStore
     api: Callable[[], Awaitable[KubeApi]]
     claims_in_use: Callable[[], Awaitable[Collection[tuple[str, str]]]]
-    recorder: Recorder
+    telemetry: Telemetry
     clock: Clock
 
 
@@ -53,15 +55,15 @@ class Node:
 
 def build_node(state: NodeState, ground: Ground) -> Node:
     """All parts; nothing runs, and nothing was looked at yet."""
-    stores = (ground.store, ground.cdi)
+    stores, telemetry = (ground.store, ground.cdi), ground.telemetry
     locks = NodeLocks(ground.lock_file)
-    workers = Workers(timeout_s=ground.sdk_timeout_s)
-    survey = Survey(state, ground.backends, workers, locks)
+    calls = GpuCalls(ground.backends, Workers(timeout_s=ground.sdk_timeout_s))
+    survey = Survey(state, calls, locks)
     turns = Turns(ground.instance, locks, state, ground.store, survey)
-    executor = Executor(state, ground.backends, stores, workers, survey)
-    recovery = Recovery(state, turns, executor, stores, ground.recorder)
+    executor = Executor(state, stores, calls, survey, telemetry)
+    recovery = Recovery(state, turns, executor, stores, telemetry)
     witnesses = Witnesses(state.node, ground.api, ground.claims_in_use, ground.clock)
-    reconciler = Reconciler(state, turns, executor, witnesses, ground.clock)
-    source = ClaimSource(ground.api, ground.clock)
-    claims = Claims(state, turns, executor, (recovery, reconciler), source)
+    reconciler = Reconciler(state, turns, executor, witnesses, telemetry)
+    source = ClaimSource(ground.api, ground.clock, telemetry)
+    claims = Claims(state, turns, executor, (recovery, reconciler), (source, telemetry))
     return Node(state=state, survey=survey, recovery=recovery, reconciler=reconciler, claims=claims)

@@ -22,6 +22,7 @@ from dra_driver.ports import Clock, KubeApi
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.planner import results_of_node
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.telemetry import Telemetry
 from kubelet_plugin.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -44,7 +45,7 @@ class Witnesses:
         self._node = node
         self._api = api
         self._in_use = in_use
-        self._clock = clock
+        self.clock = clock
         self._gone_since: dict[str, float] = {}
 
     @property
@@ -57,8 +58,8 @@ class Witnesses:
         if not await self._is_gone(claim):
             self._gone_since.pop(claim.uid, None)
             return False
-        since = self._gone_since.setdefault(claim.uid, self._clock.monotonic())
-        if self._clock.monotonic() - since < CONFIRM_S:
+        since = self._gone_since.setdefault(claim.uid, self.clock.monotonic())
+        if self.clock.monotonic() - since < CONFIRM_S:
             return False
         if (claim.namespace, claim.name) in await self._in_use():
             return False
@@ -84,13 +85,14 @@ class Reconciler:
         turns: Turns,
         executor: Executor,
         witnesses: Witnesses,
-        clock: Clock,
+        telemetry: Telemetry,
     ) -> None:
         self._state = state
         self._turns = turns
         self._executor = executor
         self._witnesses = witnesses
-        self._clock = clock
+        self._telemetry = telemetry
+        self._clock = witnesses.clock
         self._suspects: set[str] = set()
         self._due = asyncio.Event()
 
@@ -131,6 +133,7 @@ class Reconciler:
                     "released what a claim held that is gone",
                     devices=[grant.device for grant in record.grants],
                 )
+                self._telemetry.metrics.recovery("claim_released")
 
     async def _pause(self) -> None:
         """Until somebody is suspected, or else for the interval; a first answer is confirmed sooner."""

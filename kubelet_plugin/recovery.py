@@ -14,9 +14,10 @@ from dra_driver.model.claim import ClaimRef
 from dra_driver.model.errors import DraError, RecordError
 from dra_driver.model.reasons import Reason
 from dra_driver.model.record import ClaimRecord
-from dra_driver.ports import CdiStore, ClaimStore, Damage, Recorder
+from dra_driver.ports import CdiStore, ClaimStore, Damage
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.telemetry import Telemetry
 from kubelet_plugin.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -31,13 +32,13 @@ class Recovery:
         turns: Turns,
         executor: Executor,
         stores: tuple[ClaimStore, CdiStore],
-        recorder: Recorder,
+        telemetry: Telemetry,
     ) -> None:
         self._state = state
         self._turns = turns
         self._executor = executor
         self._store, self._cdi = stores
-        self._recorder = recorder
+        self._telemetry = telemetry
         self._damages: dict[str, Damage] = {}
 
     def restore(self) -> None:
@@ -74,7 +75,7 @@ class Recovery:
             return
         known = await asyncio.to_thread(self._known, damage)
         if known is None:
-            self._tell(claim, Reason.RECORD_DAMAGED, damage.message)
+            self._telemetry.about_claim(claim, Reason.RECORD_DAMAGED, damage.message)
             raise RecordError(f"claim {claim}: {damage.message}; {_fix(damage)}")
         preparation = known.preparation
         if known is not damage.salvaged and not to_release:
@@ -83,7 +84,10 @@ class Recovery:
         rebuilt = await asyncio.to_thread(self._store.rebuild, claim.uid, note, preparation)
         self._state.reserve(rebuilt)
         del self._damages[claim.uid]
-        self._tell(claim, Reason.RECORD_REBUILT, f"{damage.message}; it was written anew")
+        message = f"{damage.message}; it was written anew"
+        log.warning(message)
+        self._telemetry.about_claim(claim, Reason.RECORD_REBUILT, message)
+        self._telemetry.metrics.recovery("record_rebuilt")
 
     async def _recover(self, claim: ClaimRef) -> None:
         async with self._turns.claim(claim.uid):
@@ -97,6 +101,7 @@ class Recovery:
             async with self._turns.gpus(record.changed_gpus):
                 await self._executor.release(claim.uid)
             log.info("half-done work is undone")
+            self._telemetry.metrics.recovery("work_undone")
 
     def _known(self, damage: Damage) -> ClaimRecord | None:
         """The CDI file was written when all was done; what is left of the lines may miss their end."""
@@ -108,17 +113,6 @@ class Recovery:
         except RecordError as error:
             log.warning("a CDI file says nothing of its claim", why=str(error))
             return damage.salvaged
-
-    def _tell(self, claim: ClaimRef, reason: Reason, message: str) -> None:
-        log.warning(message, reason=reason)
-        regarding = {
-            "apiVersion": "resource.k8s.io/v1",
-            "kind": "ResourceClaim",
-            "namespace": claim.namespace,
-            "name": claim.name,
-            "uid": claim.uid,
-        }
-        self._recorder.event(regarding, level="Warning", reason=reason, message=message)
 
 
 def _fix(damage: Damage) -> str:

@@ -9,12 +9,12 @@ from typing import Literal, TypeAlias
 from dra_driver.config.settings import PluginSettings
 from dra_driver.journal.encoding import encode_grant, encode_step
 from dra_driver.journal.store import ClaimJournal, read_boot_id
-from dra_driver.model.claim import Claim
+from dra_driver.model.claim import AllocatedClaim
 from dra_driver.model.device import CreateStage, DestroyStage, SetMode
 from dra_driver.model.errors import RecordError
 from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import JsonObject
-from kubelet_plugin.inspection import copied, discover
+from kubelet_plugin.inspection import copied, inventories_of
 from kubelet_plugin.planner import plan_prepare, plan_release
 from kubelet_plugin.state import NodeState
 
@@ -38,15 +38,15 @@ class Rehearsal:
     damaged: tuple[str, ...]
 
 
-def rehearse(settings: PluginSettings, claim: Claim) -> Rehearsal:
+def rehearse(settings: PluginSettings, claim: AllocatedClaim) -> Rehearsal:
     """What would happen. Raises what the prepare would: ClaimError, DeviceHeld (where it would wait), ParametersError."""
     boot_id, uid = read_boot_id(), claim.ref.uid
     state = NodeState(settings.node_name, boot_id=boot_id, owner="")
     with copied(settings) as look:
-        for inventory in discover(look).values():
+        for inventory in inventories_of(look).values():
             state.observe(inventory)
         records, damages = ClaimJournal(look.data_dir / "claims", boot_id=boot_id).load()
-    state.restore(records.values())
+    state.refresh(records)
     damaged = {damage.claim_uid: damage for damage in damages}
     if uid in damaged:
         raise RecordError(f"claim {claim.ref}: {damaged[uid].message}")

@@ -19,6 +19,8 @@ from dra_driver.model.names import checked_claim_uid
 from dra_driver.model.record import PreparedDevice
 from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
 from dra_driver.wire.dra_v1beta1 import api_pb2 as v1beta1_pb2
+from kubelet_plugin.metric_families import Operation
+from kubelet_plugin.telemetry import Telemetry
 
 CLAIMS_AT_ONCE = 64
 """Of one call; a kubelet never splits the claims of a pod, so the others take their turn instead of being refused."""
@@ -57,8 +59,9 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
     they do not know.
     """
 
-    def __init__(self, claims: ClaimCalls) -> None:
+    def __init__(self, claims: ClaimCalls, telemetry: Telemetry) -> None:
         self._claims = claims
+        self._telemetry = telemetry
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve both versions on this server."""
@@ -90,7 +93,7 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
         """Devices, or an error, for each claim."""
         remaining_s = context.time_remaining()
         deadline = None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
-        answers = await _answer_each(
+        answers = await self._answer_each(
             request.claims, "prepare", lambda claim: self._claims.prepare(claim, deadline=deadline)
         )
         return api_pb2.NodePrepareResourcesResponse(
@@ -105,7 +108,7 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
         ],
     ) -> api_pb2.NodeUnprepareResourcesResponse:
         """Nothing, or an error, for each claim."""
-        answers = await _answer_each(request.claims, "unprepare", self._claims.unprepare)
+        answers = await self._answer_each(request.claims, "unprepare", self._claims.unprepare)
         return api_pb2.NodeUnprepareResourcesResponse(
             claims={
                 uid: api_pb2.NodeUnprepareResourceResponse(error=answer.text if answer else "")
@@ -113,45 +116,42 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
             }
         )
 
+    async def _answer_each(
+        self,
+        claims: Sequence[api_pb2.Claim],
+        operation: Operation,
+        work: Callable[[ClaimRef], Awaitable[_Answer]],
+    ) -> dict[str, _Answer | Failure]:
+        turns = asyncio.Semaphore(CLAIMS_AT_ONCE)
 
-async def _answer_each(
-    claims: Sequence[api_pb2.Claim],
-    operation: str,
-    work: Callable[[ClaimRef], Awaitable[_Answer]],
-) -> dict[str, _Answer | Failure]:
-    turns = asyncio.Semaphore(CLAIMS_AT_ONCE)
+        async def in_turn(claim: api_pb2.Claim) -> _Answer | Failure:
+            async with turns:
+                return await self._answer(claim, operation, work)
 
-    async def in_turn(claim: api_pb2.Claim) -> _Answer | Failure:
-        async with turns:
-            return await _answer(claim, operation, work)
+        answers = await asyncio.gather(*map(in_turn, claims))
+        return {claim.uid: answer for claim, answer in zip(claims, answers, strict=True)}
 
-    answers = await asyncio.gather(*map(in_turn, claims), return_exceptions=True)
-    return {
-        # What is left to be an exception is a cancellation of shared work that this claim waited for.
-        claim.uid: Failure("InternalError: interrupted")
-        if isinstance(answer, BaseException)
-        else answer
-        for claim, answer in zip(claims, answers, strict=True)
-    }
-
-
-async def _answer(
-    claim: api_pb2.Claim, operation: str, work: Callable[[ClaimRef], Awaitable[_Answer]]
-) -> _Answer | Failure:
-    """The claim's answer; whatever happens on the way is logged under one `op`, and nothing escapes but a cancellation."""
-    ref = ClaimRef(namespace=claim.namespace, name=claim.name, uid=claim.uid)
-    with bound_contextvars(op=secrets.token_hex(4), claim=str(ref), claim_uid=ref.uid):
-        try:
-            checked_claim_uid(ref.uid)
-            answer = await work(ref)
-        except DraError as error:
-            _log.warning(f"{operation} failed", reason=error.reason, error=str(error))
-            return Failure(f"{error.reason}: {error}")
-        except Exception as error:  # noqa: BLE001 - logged; one claim's bug is no reason to drop the others
-            _log.exception(f"{operation} met a bug")
-            return Failure(f"InternalError: {type(error).__name__}; see this node's plugin log")
-        _log.debug(f"{operation} done")
-        return answer
+    async def _answer(
+        self,
+        claim: api_pb2.Claim,
+        operation: Operation,
+        work: Callable[[ClaimRef], Awaitable[_Answer]],
+    ) -> _Answer | Failure:
+        """The claim's answer; whatever happens on the way is logged under one `op`, and nothing escapes but a cancellation."""
+        ref = ClaimRef(namespace=claim.namespace, name=claim.name, uid=claim.uid)
+        with bound_contextvars(op=secrets.token_hex(4), claim=str(ref), claim_uid=ref.uid):
+            try:
+                with self._telemetry.call(operation, ref):
+                    checked_claim_uid(ref.uid)
+                    answer = await work(ref)
+            except DraError as error:
+                _log.warning(f"{operation} failed", reason=error.reason, error=str(error))
+                return Failure(f"{error.reason}: {error}")
+            except Exception as error:  # noqa: BLE001 - logged; one claim's bug is no reason to drop the others
+                _log.exception(f"{operation} met a bug")
+                return Failure(f"InternalError: {type(error).__name__}; see this node's plugin log")
+            _log.debug(f"{operation} done")
+            return answer
 
 
 def _prepare_message(

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 
 import structlog
 
 from dra_driver.model.device import Gpu
 from dra_driver.model.errors import VendorError
 from dra_driver.model.inventory import Fault, Inventory
-from dra_driver.ports import Backend
+from kubelet_plugin.gpu_calls import GpuCalls
 from kubelet_plugin.locks import NodeLocks, gpu_lock
 from kubelet_plugin.state import NodeState
-from kubelet_plugin.workers import Workers
 
 log = structlog.get_logger(__name__)
 
 
 class Survey:
-    """Keeps the state's inventories true. `backends` by pool name."""
+    """Keeps the state's inventories true."""
 
-    def __init__(
-        self,
-        state: NodeState,
-        backends: Mapping[str, Backend],
-        workers: Workers,
-        locks: NodeLocks,
-    ) -> None:
+    def __init__(self, state: NodeState, calls: GpuCalls, locks: NodeLocks) -> None:
         self._state = state
-        self._backends = backends
-        self._workers = workers
+        self._calls = calls
         self._locks = locks
 
     async def look(self) -> None:
@@ -38,15 +29,14 @@ class Survey:
 
         Returns when all have answered or have failed to. A vendor's library that fails leaves its pool as it was.
         """
-        await asyncio.gather(*(self._look_at_pool(pool) for pool in self._backends))
+        await asyncio.gather(*(self._look_at_pool(pool) for pool in self._calls.pools))
 
     async def look_at(self, pool: str, address: str) -> Gpu | None:
         """The GPU as it is now, None where it is gone; the caller holds its lock. VendorError if it does not answer."""
-        backend = self._backend(pool)
         try:
-            gpu = await self._workers.call(address, lambda: backend.read(address))
+            gpu = await self._calls.read(pool, address)
         except VendorError as error:
-            if address in await self._addresses(pool):
+            if address in await self._calls.addresses(pool):
                 self._note_fault(pool, Fault(pci_address=address, message=str(error)))
                 raise
             self._state.lose_gpu(pool, address)
@@ -54,21 +44,9 @@ class Survey:
         self._state.observe_gpu(pool, gpu)
         return gpu
 
-    def _backend(self, pool: str) -> Backend:
-        if pool not in self._backends:
-            raise VendorError(
-                f"pool {pool}: its GPUs' driver is not loaded any more; load it again, or restart the node",
-                retryable=True,
-            )
-        return self._backends[pool]
-
-    async def _addresses(self, pool: str) -> tuple[str, ...]:
-        backend = self._backends[pool]
-        return await self._workers.call(backend.vendor.value, backend.addresses)
-
     async def _look_at_pool(self, pool: str) -> None:
         try:
-            addresses = await self._addresses(pool)
+            addresses = await self._calls.addresses(pool)
         except VendorError as error:
             log.warning("hardware cannot be looked at", pool=pool, error=str(error))
             return
@@ -79,7 +57,7 @@ class Survey:
         """Before the first look a GPU is there and not yet usable; one that the driver lists no more is gone."""
         known = self._state.inventories.get(pool)
         if known is None:
-            known = Inventory(vendor=self._backends[pool].vendor, gpus=())
+            known = Inventory(vendor=self._calls.vendor(pool), gpus=())
             self._state.observe(known)
         seen = {gpu.pci_address for gpu in known.gpus} | {one.pci_address for one in known.faults}
         for address in seen.difference(addresses):

@@ -178,7 +178,7 @@ class Gone(KubeError):
 class FieldsDropped(KubeError):
     """The API server stored less of a slice than it was sent: a feature gate is off."""
 
-    reason = "FieldsDropped"
+    reason = Reason.FIELDS_DROPPED
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -190,7 +190,7 @@ class FieldsDropped(KubeError):
 class SliceNameTaken(KubeError):
     """A slice cannot be created, as an object that is not ours has its name."""
 
-    reason = "SliceNameTaken"
+    reason = Reason.SLICE_NAME_TAKEN
 
     def __init__(self, name: str, *, driver: str, node: str | None) -> None:
         super().__init__(

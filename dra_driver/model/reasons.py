@@ -32,6 +32,7 @@ class Reason(StrEnum):
     API_UNAVAILABLE = "ApiUnavailable"
     START_FAILED = "StartFailed"
     KUBELET_UNAVAILABLE = "KubeletUnavailable"
+    SLICE_NAME_TAKEN = "SliceNameTaken"
     FIELDS_DROPPED = "FieldsDropped"
     PARTITIONS_NOT_PUBLISHED = "PartitionsNotPublished"
 
@@ -129,6 +130,10 @@ REASONS: Mapping[Reason, Entry] = MappingProxyType(
             regarding=Regarding.NOTHING,
             retryable=True,
             meaning="the kubelet does not say which claims its pods use, so nothing that looks abandoned is released",
+        ),
+        Reason.SLICE_NAME_TAKEN: Entry(
+            regarding=Regarding.NODE,
+            meaning="an object that is not ours has the name of one of our slices; the message says how to delete it",
         ),
         Reason.FIELDS_DROPPED: Entry(
             regarding=Regarding.NODE,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import pytest
 
@@ -20,14 +20,16 @@ from dra_driver.model.errors import NotFound
 from dra_driver.model.inventory import Inventory
 from dra_driver.model.kinds import Kind
 from dra_driver.model.names import DRIVER_NAME
-from dra_driver.ports import Backend, JsonObject, KubeApi, SystemClock
+from dra_driver.ports import Backend, JsonObject, KubeApi, Recorder, SystemClock
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.claims import Claims
 from kubelet_plugin.instances import Instance
+from kubelet_plugin.metrics import Levels, PluginMetrics
 from kubelet_plugin.node import Ground, Node, build_node
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.telemetry import Telemetry
 
 NODE = "n"
 POOL = "n/nvidia"
@@ -73,10 +75,20 @@ class Recorded:
 
     reasons: list[str] = field(default_factory=list)
 
-    def event(self, regarding: JsonObject, *, level: str, reason: str, message: str) -> None:
-        assert regarding["uid"]
-        assert message
+    def event(
+        self,
+        regarding: JsonObject,
+        *,
+        level: Literal["Normal", "Warning"],
+        reason: str,
+        message: str,
+    ) -> None:
         self.reasons.append(reason)
+
+
+def telemetry_of(recorder: Recorder) -> Telemetry:
+    """Metrics that nobody scrapes, and Events for that recorder."""
+    return Telemetry(PluginMetrics(version="0", levels=Levels), recorder, node=NODE)
 
 
 class NodePlugin:
@@ -94,6 +106,7 @@ class NodePlugin:
         self.cdi = CdiFolder(folder / "cdi")
         self.store = ClaimJournal(folder / "claims", boot_id=BOOT, sync=self._sync)
         self.events = Recorded()
+        self.telemetry = telemetry_of(self.events)
         self._timeout_s = timeout_s
 
     @property
@@ -129,7 +142,7 @@ class NodePlugin:
             cdi=self.cdi,
             api=api,
             claims_in_use=in_use,
-            recorder=self.events,
+            telemetry=self.telemetry,
             clock=SystemClock(),
         )
         return build_node(NodeState(NODE, boot_id=BOOT, owner="test"), ground)

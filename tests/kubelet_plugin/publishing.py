@@ -20,6 +20,7 @@ from dra_driver.ports import JsonObject
 from dra_driver.sandbox.apiserver.gates import Gates
 from dra_driver.sandbox.apiserver.local import LocalApi
 from dra_driver.sandbox.apiserver.store import Store
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.publisher import Publisher, PublishPolicy
@@ -220,7 +221,7 @@ def small_inventory(
 ) -> Inventory:
     """H100s with a few profiles that overlap: not many devices, so quick to publish."""
     nvml = SimulatedNvml(machine_of("H100-SXM5-80GB", gpus), node=NODE_NAME, state_dir=folder)
-    found = NvidiaBackend(nvml).discover()
+    found = discover(NvidiaBackend(nvml))
     slim = []
     for gpu in found.gpus:
         assert gpu.partitioning is not None

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 import pytest
@@ -26,7 +26,7 @@ from dra_driver.ports import JsonObject
 from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
 from dra_driver.wire.sockets import serving
 from kubelet_plugin.service import DraService
-from tests.kubelet_plugin.conftest import NewClaim, NodePlugin, ref
+from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin, ref
 
 SECRET = "eyJhbGciOi.JIUzI1NiJ9.c2VjcmV0"
 SLICE = "gpu-0000-1b-00-0-mig-1g-10gb-0"
@@ -37,7 +37,10 @@ async def kubelet(node: NodePlugin) -> AsyncIterator[api_pb2_grpc.DRAPluginAsync
     """A connection to the node's plugin, over its socket."""
     folder = Path(tempfile.mkdtemp(prefix="dra-"))
     channel = grpc.aio.insecure_channel(f"unix:{folder / 'dra.sock'}")
-    async with serving(folder / "dra.sock", DraService(node.claims).add_to), channel:
+    async with (
+        serving(folder / "dra.sock", DraService(node.claims, node.telemetry).add_to),
+        channel,
+    ):
         yield api_pb2_grpc.DRAPluginStub(channel)
     shutil.rmtree(folder)
 
@@ -129,11 +132,7 @@ async def test_tokens_appear_nowhere(
     async with TestServer(app) as server:
         endpoint = Endpoint(server=str(server.make_url("/")), token=FixedToken(SECRET))
         async with RestApi(endpoint, component="test") as rest:
-
-            async def api() -> RestApi:
-                return rest
-
-            node.claims._api = api
+            node.api = cast("CountingApi", rest)
             [error] = (await prepare(kubelet, new_claim(SLICE))).values()
     structlog.get_logger().info("sample", endpoint=repr(endpoint), headers={"token": SECRET})
     output = capsys.readouterr()

@@ -19,6 +19,7 @@ from dra_driver.journal.store import ClaimJournal, read_boot_id
 from dra_driver.model.device import CreateStage
 from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import JsonObject
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.planner import plan_prepare
@@ -81,7 +82,7 @@ class Worked:
         nvml = SimulatedNvml(machine, node="n", state_dir=folder / "hardware/nvidia")
         self.backend = NvidiaBackend(nvml)
         self.state = NodeState("n", boot_id=boot_id, owner="test")
-        self.state.observe(self.backend.discover())
+        self.state.observe(discover(self.backend))
         self.folder = folder
 
     def begin(self, claim: JsonObject, decode: Callable[[JsonObject], Any]) -> ClaimRecord:

@@ -19,6 +19,7 @@ from dra_driver.wire.dra_v1beta1 import api_pb2 as v1beta1_pb2
 from dra_driver.wire.dra_v1beta1 import api_pb2_grpc as v1beta1_pb2_grpc
 from dra_driver.wire.sockets import serving
 from kubelet_plugin.service import CLAIMS_AT_ONCE, DraService
+from tests.kubelet_plugin.conftest import Recorded, telemetry_of
 
 Behaviour = Callable[[ClaimRef], Awaitable[tuple[PreparedDevice, ...]]]
 DEVICE = PreparedDevice(
@@ -60,7 +61,7 @@ def claims() -> ScriptedClaims:
 async def channel(claims: ScriptedClaims, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     path = tmp_path / "dra.sock"
     channel = grpc.aio.insecure_channel(f"unix:{path}")
-    async with serving(path, DraService(claims).add_to), channel:
+    async with serving(path, DraService(claims, telemetry_of(Recorded())).add_to), channel:
         yield channel
 
 

@@ -1,0 +1,51 @@
+"""How the node's devices are, told from what the last look at the hardware found."""
+
+from __future__ import annotations
+
+import time
+
+from dra_driver.model.inventory import Inventory
+from dra_driver.rules.forms import all_forms
+from kubelet_plugin.health_service import DeviceHealth, Health, HealthBoard
+from kubelet_plugin.state import NodeState
+
+
+class HealthReport:
+    """Keeps the board true: a GPU that does not answer makes all of its devices unhealthy, and says why."""
+
+    def __init__(self, state: NodeState, board: HealthBoard) -> None:
+        self._state = state
+        self._board = board
+        self._names: dict[str, tuple[str, ...]] = {}
+
+    def refresh(self) -> None:
+        """Everything that could be seen was seen just now."""
+        now = time.time()
+        found: dict[tuple[str, str], DeviceHealth] = {}
+        for pool, inventory in self._state.inventories.items():
+            for address, health in _by_gpu(inventory, now).items():
+                found |= {(pool, name): health for name in self._devices(inventory, address)}
+        self._board.update(found)
+
+    def _devices(self, inventory: Inventory, address: str) -> tuple[str, ...]:
+        """The GPU's devices; those it had when it last answered, and those that claims hold, if it does not."""
+        gpu = inventory.gpu(address)
+        if gpu is not None:
+            self._names[address] = tuple(form.name for form in all_forms(gpu))
+        held = (
+            grant.device
+            for record in self._state.records.values()
+            for grant in record.grants
+            if grant.gpu == address
+        )
+        return tuple({*self._names.get(address, ()), *held})
+
+
+def _by_gpu(inventory: Inventory, now: float) -> dict[str, DeviceHealth]:
+    healthy = DeviceHealth(health=Health.HEALTHY, checked_at=now)
+    return {gpu.pci_address: healthy for gpu in inventory.gpus} | {
+        fault.pci_address: DeviceHealth(
+            health=Health.UNHEALTHY, checked_at=now, message=fault.message
+        )
+        for fault in inventory.faults
+    }

@@ -1,0 +1,31 @@
+"""What the node holds and offers now, for a scrape of its metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from kubelet_plugin import health_service
+from kubelet_plugin.health_service import HealthBoard
+from kubelet_plugin.metric_families import Health
+from kubelet_plugin.metrics import Levels, claims_by_state, devices_by_pool
+from kubelet_plugin.state import NodeState
+
+_WORDS: Mapping[health_service.Health, Health] = {
+    health_service.Health.HEALTHY: "healthy",
+    health_service.Health.UNHEALTHY: "unhealthy",
+    health_service.Health.UNKNOWN: "unknown",
+}
+
+
+def levels(state: NodeState, board: HealthBoard, published: Mapping[str, int]) -> Levels:
+    """`published`: devices in the slices that the API server has, by pool."""
+    records = state.records.values()
+    return Levels(
+        held_claims=claims_by_state(records),
+        prepared_devices=devices_by_pool(records),
+        published_devices=published,
+        device_health=Counter(
+            (pool, _WORDS[device.health]) for (pool, _), device in board.current.items()
+        ),
+    )
