@@ -40,8 +40,6 @@ def plan(
     from kubelet_plugin.rehearsal import as_json, as_text, rehearse  # noqa: PLC0415
 
     rehearsal = rehearse(resolved.settings, _read_claim(filename))
-    for uid in rehearsal.damaged:
-        click.echo(f"warning: what claim {uid} holds is unknown: its record is damaged", err=True)
     if output == "text":
         click.echo(as_text(rehearsal))
     elif output == "json":

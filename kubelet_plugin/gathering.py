@@ -15,7 +15,7 @@ from dra_driver.config.settings import PluginSettings
 from dra_driver.model.device import Gpu
 from dra_driver.model.errors import MachineError
 from dra_driver.vendors.catalogue import model_of
-from kubelet_plugin.inspection import copied, inventories_of
+from kubelet_plugin.inspection import look_at_hardware
 
 _NEVER_RECORDED = frozenset(
     {"pci_address", "uuid", "index", "driver_version", "numa_node", "pcie_root", "extras"}
@@ -37,8 +37,7 @@ def gather(settings: PluginSettings) -> Gathered:
 
     MachineError where nothing on this node can be simulated.
     """
-    with copied(settings) as look:
-        inventories = inventories_of(look)
+    inventories = look_at_hardware(settings)
     gpus = [gpu for inventory in inventories.values() for gpu in inventory.gpus]
     faults = [fault for inventory in inventories.values() for fault in inventory.faults]
     known = [gpu for gpu in gpus if model_of(gpu) is not None]
@@ -97,7 +96,7 @@ def _simulated(settings: PluginSettings, profile: str) -> list[Gpu]:
         file = Path(name) / "machine.yaml"
         file.write_text(profile)
         simulation = {"machine": str(file), "simulation_dir": Path(name) / "simulation"}
-        inventories = inventories_of(settings.model_copy(update=simulation))
+        inventories = look_at_hardware(settings.model_copy(update=simulation))
     return [gpu for inventory in inventories.values() for gpu in inventory.gpus]
 
 

@@ -1,14 +1,13 @@
-"""Looking at a node without touching it: no socket, no lock, no file of the plugin is opened for writing.
+"""Looking at a node without touching it: no socket, no lock, nothing that exists is changed, and a plugin may serve meanwhile.
 
-What only exists as files (the claims' records, simulated hardware) is copied first, because opening the original would tidy it
-up. So a plugin may serve the node meanwhile; what it is just writing is seen as it was or as it will be.
+Simulated hardware only exists as files, which opening it would make; so it is copied, and the copy is looked at.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,36 +20,30 @@ from kubelet_plugin.hardware import open_backends
 _DEVICE_NODES = "dev"
 
 
+def look_at_hardware(settings: PluginSettings) -> Mapping[str, Inventory]:
+    """What every vendor's backend finds now, by pool name. VendorError where a driver does not answer at all."""
+    inventories = {}
+    with _untouched(settings) as apart:
+        for pool, backend in open_backends(apart).items():
+            try:
+                inventories[pool] = discover(backend)
+            finally:
+                backend.close()
+    return inventories
+
+
 @contextmanager
-def copied(settings: PluginSettings) -> Iterator[PluginSettings]:
-    """The same settings with copies of the folders that hold state; they are gone afterwards."""
+def _untouched(settings: PluginSettings) -> Iterator[PluginSettings]:
     with TemporaryDirectory(prefix="dra-look-") as name:
-        folder = Path(name)
-        _copy(settings.data_dir / "claims", folder / "data/claims")
-        _copy(settings.simulation_dir, folder / "simulation")
-        yield settings.model_copy(
-            update={"data_dir": folder / "data", "simulation_dir": folder / "simulation"}
-        )
-
-
-def inventories_of(settings: PluginSettings) -> Mapping[str, Inventory]:
-    """What every vendor's backend finds now, by pool name. VendorError where one does not answer at all."""
-    found = {}
-    for pool, backend in open_backends(settings).items():
-        try:
-            found[pool] = discover(backend)
-        finally:
-            backend.close()
-    return found
+        copy = Path(name) / "simulation"
+        if settings.machine is not None and settings.simulation_dir.exists():
+            _copy(settings.simulation_dir, copy)
+        yield settings.model_copy(update={"simulation_dir": copy})
 
 
 def _copy(source: Path, target: Path) -> None:
     try:
-        shutil.copytree(
-            source, target, symlinks=True, ignore=_device_nodes, copy_function=_copy_file
-        )
-    except FileNotFoundError:
-        target.mkdir(parents=True)
+        shutil.copytree(source, target, symlinks=True, ignore=_device_nodes)
     except OSError as error:
         raise StartError(
             f"folder {source} cannot be read: {error}; run this as the plugin's user"
@@ -59,8 +52,3 @@ def _copy(source: Path, target: Path) -> None:
 
 def _device_nodes(_: str, names: Collection[str]) -> list[str]:
     return [name for name in names if name == _DEVICE_NODES]
-
-
-def _copy_file(source: str, target: str) -> None:
-    with suppress(FileNotFoundError):  # a claim that was released meanwhile
-        shutil.copyfile(source, target)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from dra_driver.config.settings import PluginSettings
 from dra_driver.journal.encoding import encode_grant, encode_step
 from dra_driver.journal.store import ClaimJournal, read_boot_id
-from dra_driver.model.claim import AllocatedClaim
+from dra_driver.model.claim import AllocatedClaim, ClaimRef
 from dra_driver.model.device import CreateStage, DestroyStage, SetMode
-from dra_driver.model.errors import RecordError
-from dra_driver.model.record import ClaimRecord
+from dra_driver.model.record import ClaimRecord, Grant, Step
 from dra_driver.ports import JsonObject
-from kubelet_plugin.inspection import copied, inventories_of
+from kubelet_plugin.inspection import look_at_hardware
 from kubelet_plugin.planner import plan_prepare, plan_release
 from kubelet_plugin.state import NodeState
 
@@ -29,91 +28,75 @@ _WORDS: dict[Outcome, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """`undo` comes before the plan's steps. `damaged`: claims whose records cannot be read, so what they hold is unknown."""
+    """Who would get what (grants), what would be undone before, and the hardware changes that follow (steps)."""
 
     node: str
+    claim: ClaimRef
     outcome: Outcome
-    undo: tuple[DestroyStage, ...]
-    plan: ClaimRecord
-    damaged: tuple[str, ...]
+    grants: tuple[Grant, ...]
+    undo: tuple[DestroyStage, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 def rehearse(settings: PluginSettings, claim: AllocatedClaim) -> Rehearsal:
     """What would happen. Raises what the prepare would: ClaimError, DeviceHeld (where it would wait), ParametersError."""
-    boot_id, uid = read_boot_id(), claim.ref.uid
+    boot_id = read_boot_id()
+    journal = ClaimJournal(settings.data_dir / "claims", boot_id=boot_id)
+    own = journal.read(claim.ref.uid)
     state = NodeState(settings.node_name, boot_id=boot_id, owner="")
-    with copied(settings) as look:
-        for inventory in inventories_of(look).values():
-            state.observe(inventory)
-        records, damages = ClaimJournal(look.data_dir / "claims", boot_id=boot_id).load()
-    state.refresh(records)
-    damaged = {damage.claim_uid: damage for damage in damages}
-    if uid in damaged:
-        raise RecordError(f"claim {claim.ref}: {damaged[uid].message}")
-    outcome, undo = _clear_way(state, uid)
-    plan = records[uid] if outcome == "Replay" else plan_prepare(state.snapshot(claim))
-    return Rehearsal(
-        node=settings.node_name, outcome=outcome, undo=undo, plan=plan, damaged=tuple(damaged)
-    )
+    state.refresh(journal.records())
+    for inventory in look_at_hardware(settings).values():
+        state.observe(inventory)
+    told = Rehearsal(node=settings.node_name, claim=claim.ref, outcome="Replay", grants=())
+    if own is not None and own.preparation is not None and not own.releasing:
+        return replace(told, grants=own.grants)
+    undo = () if own is None else _undo(state, own)
+    plan = plan_prepare(state.snapshot(claim))
+    outcome: Outcome = "Prepare" if own is None else "UndoAndPrepare"
+    return replace(told, outcome=outcome, grants=plan.grants, undo=undo, steps=plan.steps)
 
 
 def as_json(rehearsal: Rehearsal) -> JsonObject:
     """For programs; devices and steps as the claim's record has them."""
-    plan = rehearsal.plan
+    claim = rehearsal.claim
     return {
         "apiVersion": "gpu.dra-driver.dev/v1alpha1",
         "kind": "PreparePlan",
         "node": rehearsal.node,
-        "claim": {
-            "namespace": plan.claim.namespace,
-            "name": plan.claim.name,
-            "uid": plan.claim.uid,
-        },
+        "claim": {"namespace": claim.namespace, "name": claim.name, "uid": claim.uid},
         "outcome": rehearsal.outcome,
-        "devices": [encode_grant(grant) for grant in plan.grants],
+        "devices": [encode_grant(grant) for grant in rehearsal.grants],
         "undo": [_encode_undo(change) for change in rehearsal.undo],
-        "steps": [encode_step(step) for step in plan.steps] if _changes(rehearsal) else [],
+        "steps": [encode_step(step) for step in rehearsal.steps],
     }
 
 
 def as_text(rehearsal: Rehearsal) -> str:
     """For people."""
-    plan = rehearsal.plan
-    lines = [f"claim {plan.claim} on node {rehearsal.node} {_WORDS[rehearsal.outcome]}"]
-    for grant in plan.grants:
-        shared = f", share {grant.share_id}" if grant.share_id else ""
+    lines = [f"claim {rehearsal.claim} on node {rehearsal.node} {_WORDS[rehearsal.outcome]}"]
+    for grant in rehearsal.grants:
+        share = f", share {grant.share_id}" if grant.share_id else ""
         requests = ", ".join(grant.requests)
-        lines.append(f"  {grant.device} of pool {grant.pool}, for request {requests}{shared}")
-    steps = list(_described(rehearsal))
-    lines += [f"  {number}. {step}" for number, step in enumerate(steps, start=1)]
-    if not steps:
-        lines.append("  no hardware changes")
-    return "\n".join(lines)
+        lines.append(f"  {grant.device} of pool {grant.pool}, for request {requests}{share}")
+    changes = list(_described(rehearsal))
+    lines += [f"  {number}. {change}" for number, change in enumerate(changes, start=1)]
+    return "\n".join(lines if changes else [*lines, "  no hardware changes"])
 
 
-def _clear_way(state: NodeState, uid: str) -> tuple[Outcome, tuple[DestroyStage, ...]]:
-    """What the claim's own record makes of its next prepare; afterwards the state is as if that had been undone."""
-    record = state.records.get(uid)
-    if record is None:
-        return "Prepare", ()
-    if record.preparation is not None and not record.releasing:
-        return "Replay", ()
+def _undo(state: NodeState, record: ClaimRecord) -> tuple[DestroyStage, ...]:
+    """What undoes the half-done record; afterwards the state is as if that had been done."""
     undo = plan_release(record, state.inventories)
     for change in undo:
         state.retire(change)
-    state.forget(uid)
-    return "UndoAndPrepare", undo
-
-
-def _changes(rehearsal: Rehearsal) -> bool:
-    return rehearsal.outcome != "Replay"
+    state.forget(record.claim.uid)
+    return undo
 
 
 def _described(rehearsal: Rehearsal) -> Iterator[str]:
     for gone in rehearsal.undo:
         created = gone.created
         yield f"GPU {gone.gpu}: destroy the {created.stage} of {created.profile} at {created.placement.start}"
-    for step in rehearsal.plan.steps if _changes(rehearsal) else ():
+    for step in rehearsal.steps:
         match step.change:
             case SetMode(gpu=gpu, mode=mode):
                 yield f"GPU {gpu}: switch to mode {mode}"

@@ -88,7 +88,7 @@ async def test_every_line_of_a_call_says_whose_it_is(
         "hardware change",
         "prepared",
         "the CDI file was gone or changed and is written again",
-        "waiting for a device",
+        "waiting",
         "prepare failed",
         "unprepared",
     }
