@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,11 @@ class FaultFile:
     def of(self, device: str) -> SimulatedFault:
         """What is wrong with the device now: a PCI address, a MIG device's UUID, or `driver`."""
         return self._faults().get(device, _HEALTHY)
+
+    def present(self, gpus: Iterable[str]) -> tuple[str, ...]:
+        """Those of the GPUs that are not absent."""
+        faults = self._faults()
+        return tuple(gpu for gpu in gpus if not faults.get(gpu, _HEALTHY).absent)
 
     @contextmanager
     def around(

@@ -40,7 +40,7 @@ class SimulatedSysfs(Sysfs):
     def addresses(self) -> tuple[str, ...]:
         """As on hardware, without the absent ones."""
         with self._faults.around(DRIVER, _LIST, _list_refused):
-            return tuple(at for at in super().addresses() if not self._faults.of(at).absent)
+            return self._faults.present(super().addresses())
 
     def gpu(self, pci_address: str, kfd_nodes: Mapping[str, KfdNode]) -> PciGpu | None:
         """As on hardware, None if it is absent."""

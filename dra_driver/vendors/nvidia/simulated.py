@@ -77,8 +77,7 @@ class SimulatedNvml:
 
     def pci_addresses(self) -> tuple[str, ...]:
         """See Nvml."""
-        addresses = (gpu.pci_address for gpu in self._gpus)
-        return tuple(address for address in addresses if not self.faults.of(address).absent)
+        return self.faults.present(gpu.pci_address for gpu in self._gpus)
 
     def gpu_by_address(self, pci_address: str) -> SimulatedGpu:
         """See Nvml."""
