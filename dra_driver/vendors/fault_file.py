@@ -19,7 +19,7 @@ _LOOK_S = 0.02
 class FaultFile:
     """The faults that the file at `path` says; no file, no faults. Safe to use from several threads.
 
-    A file that says anything else is a retryable VendorError of every call: half of it may not be written yet.
+    A file that cannot be understood is a retryable VendorError of every call: perhaps half of it is not written yet.
     """
 
     def __init__(self, path: Path, words: Vocabulary) -> None:
