@@ -128,8 +128,14 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
             async with turns:
                 return await self._answer(claim, operation, work)
 
-        answers = await asyncio.gather(*map(in_turn, claims))
-        return {claim.uid: answer for claim, answer in zip(claims, answers, strict=True)}
+        answers = await asyncio.gather(*map(in_turn, claims), return_exceptions=True)
+        return {
+            # What is left to be an exception is a cancellation of shared work that this claim waited for.
+            claim.uid: Failure("InternalError: interrupted")
+            if isinstance(answer, BaseException)
+            else answer
+            for claim, answer in zip(claims, answers, strict=True)
+        }
 
     async def _answer(
         self,
