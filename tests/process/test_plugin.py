@@ -168,7 +168,7 @@ async def test_a_second_plugin_for_the_node_is_refused(plugin: Plugin, cluster: 
     assert plugin.process is not None
     said = await plugin.fails()
     assert f"is held by process {plugin.process.pid}: a plugin serves this folder already" in said
-    assert "stop that one, or give this one a dataDir of its own" in said
+    assert "stop that one, or give this one a dataDir or a podUid of its own" in said
     claim = await cluster.new_claim(WHOLE)
     assert (await plugin.prepare(claim))[claim["metadata"]["uid"]].error == ""
 
