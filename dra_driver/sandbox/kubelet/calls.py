@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dra_driver.model.claim import ClaimRef
 from dra_driver.model.errors import ClaimError
 from dra_driver.model.record import PreparedDevice
-from dra_driver.sandbox.kubelet.plugins import Endpoint
+from dra_driver.sandbox.kubelet.endpoint import Endpoint
 from dra_driver.wire.dra_v1 import api_pb2
 
 

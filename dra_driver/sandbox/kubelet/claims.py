@@ -41,9 +41,13 @@ class NodeClaims:
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def held(self, pod: JsonObject) -> dict[str, HeldClaim]:
-        """The pod's claims by the name that the pod has for them."""
+        """The pod's claims by the name that the pod has for them, as far as they are held."""
         namespace = pod["metadata"]["namespace"]
-        return {name: self._held[namespace, claim] for name, claim in claim_names(pod).items()}
+        return {
+            name: self._held[namespace, claim]
+            for name, claim in claim_names(pod).items()
+            if (namespace, claim) in self._held
+        }
 
     async def prepare(self, pod: JsonObject) -> None:
         """All claims of the pod are prepared by all their drivers; those that were already are left alone."""

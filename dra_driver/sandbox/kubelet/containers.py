@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dra_driver.model.edits import ContainerEdits
+from dra_driver.model.record import PreparedDevice
 from dra_driver.ports import JsonObject
 from dra_driver.sandbox.kubelet.cdi import resolve
 from dra_driver.sandbox.kubelet.checkpoint import HeldClaim
@@ -67,12 +68,20 @@ def cdi_devices(container: JsonObject, claims: Mapping[str, HeldClaim]) -> tuple
     """
     ids: dict[str, None] = {}
     for entry in container.get("resources", {}).get("claims", ()):
-        claim, request = claims.get(entry["name"]), entry.get("request")
-        devices = [] if claim is None else [d for held in claim.devices.values() for d in held]
+        for _, device in used_devices(entry, claims):
+            ids.update(dict.fromkeys(device.cdi_ids))
+    return tuple(ids)
+
+
+def used_devices(
+    entry: JsonObject, claims: Mapping[str, HeldClaim]
+) -> Iterator[tuple[str, PreparedDevice]]:
+    """Driver and device, for each that one entry of a container's `resources.claims` gives it."""
+    claim, request = claims.get(entry["name"]), entry.get("request")
+    for driver, devices in claim.devices.items() if claim else ():
         for device in devices:
             if not request or not device.requests or request in device.requests:
-                ids.update(dict.fromkeys(device.cdi_ids))
-    return tuple(ids)
+                yield driver, device
 
 
 def _view_to_json(view: ContainerView) -> JsonObject:

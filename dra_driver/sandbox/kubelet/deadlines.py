@@ -22,6 +22,7 @@ class Deadlines:
     prepare_s: float = 45.0
     unprepare_s: float = 45.0
     wipe_after_s: float = 30.0
+    health_retry_s: float = 5.0
     poll_s: float = 0.1
     retry_s: float = 0.5
     retry_max_s: float = 10.0

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dra_driver.kube.watch import Cache, Scope
 from dra_driver.model import kinds
+from dra_driver.ports import JsonObject
 from dra_driver.sandbox.kubelet.worker import Node, PodWorker
 
 
@@ -25,12 +26,17 @@ class Pods:
         scope = Scope(kind=kinds.POD, selectors={"fieldSelector": f"spec.nodeName={node.name}"})
         self._cache = Cache(node.api, scope, on_change=lambda _: self._changed.set())
 
+    def all(self) -> list[JsonObject]:
+        """Every pod of the node, as it was last seen."""
+        return list(self._cache.objects.values())
+
     async def run(self) -> None:
         """Follow the pods until cancelled. Nothing is released before all pods are known."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._cache.run())
             await self._cache.synced.wait()
             tasks.create_task(self._reconcile())
+            tasks.create_task(self._show_health())
             while True:
                 self._changed.clear()
                 self._sync(tasks)
@@ -49,6 +55,13 @@ class Pods:
             else:
                 worker = PodWorker(self._node, pod)
                 self._started[uid] = _Started(worker, tasks.create_task(worker.run()))
+
+    async def _show_health(self) -> None:
+        """Again and again: silence, too, changes what is known of a device."""
+        while True:
+            for started in list(self._started.values()):
+                await started.worker.show_health()
+            await asyncio.sleep(self._node.deadlines.poll_s)
 
     async def _reconcile(self) -> None:
         """What pods left behind that were force-deleted, or deleted while no kubelet ran, is released in the end."""

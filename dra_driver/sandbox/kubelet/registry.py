@@ -13,10 +13,10 @@ import structlog
 from dra_driver.model.errors import DraError
 from dra_driver.model.names import is_dns_subdomain
 from dra_driver.sandbox.kubelet.deadlines import Deadlines
-from dra_driver.sandbox.kubelet.plugins import Plugins, dial
+from dra_driver.sandbox.kubelet.endpoint import Endpoint, dial, dra_service
+from dra_driver.sandbox.kubelet.health import NodeHealth
+from dra_driver.sandbox.kubelet.plugins import Plugins
 from dra_driver.wire.registration_v1 import api_pb2, api_pb2_grpc
-
-DRA_SERVICE = "v1.DRAPlugin"
 
 _log = structlog.get_logger()
 
@@ -41,9 +41,12 @@ class Registry:
     The folder is polled: no dependency on inotify, and a socket that was replaced between two looks is told by its inode.
     """
 
-    def __init__(self, folder: Path, plugins: Plugins, deadlines: Deadlines) -> None:
+    def __init__(
+        self, folder: Path, plugins: Plugins, health: NodeHealth, deadlines: Deadlines
+    ) -> None:
         self._folder = folder
         self._plugins = plugins
+        self._health = health
         self._deadlines = deadlines
 
     async def run(self) -> None:
@@ -80,30 +83,32 @@ class Registry:
 
     async def _shake_hands(self, socket: Path, plugin: api_pb2_grpc.RegistrationAsyncStub) -> None:
         info = await plugin.GetInfo(api_pb2.InfoRequest(), timeout=self._deadlines.get_info_s)
-        endpoint = Path(info.endpoint) if info.endpoint else socket
-        objection = self._objection(info, endpoint)
+        path = Path(info.endpoint) if info.endpoint else socket
+        service = dra_service(info.supported_versions)
+        objection = self._objection(info, path)
         status = api_pb2.RegistrationStatus(plugin_registered=not objection, error=objection)
-        if objection:
+        if objection or service is None:
             await plugin.NotifyRegistrationStatus(status, timeout=self._deadlines.notify_s)
             raise RegistrationFailed(objection)
-        async with self._plugins.added(info.name, endpoint):
+        endpoint = Endpoint(driver=info.name, path=path, service=service)
+        async with self._plugins.added(endpoint):
             await plugin.NotifyRegistrationStatus(status, timeout=self._deadlines.notify_s)
             _log.info("plugin registered", driver=info.name, socket=str(socket))
-            await asyncio.Event().wait()
+            await self._health.follow(endpoint, info.supported_versions)
 
-    def _objection(self, info: api_pb2.PluginInfo, endpoint: Path) -> str:
+    def _objection(self, info: api_pb2.PluginInfo, path: Path) -> str:
         """What is wrong with the plugin; empty where nothing is."""
         if info.type != "DRAPlugin":
             return f"no handler for plugin type {info.type!r}: this kubelet knows DRAPlugin"
         if not is_dns_subdomain(info.name, limit=63):
             return f"driver name {info.name!r} is not a DNS subdomain of at most 63 characters"
-        if not endpoint.is_absolute():
+        if not path.is_absolute():
             return f"driver {info.name}: endpoint {info.endpoint!r} is not an absolute path"
-        if DRA_SERVICE not in info.supported_versions:
+        if dra_service(info.supported_versions) is None:
             offered = ", ".join(info.supported_versions) or "nothing"
-            return f"driver {info.name} offers {offered}: this kubelet calls {DRA_SERVICE}"
-        if self._plugins.has(info.name, endpoint):
-            return f"driver {info.name} is already registered with endpoint {endpoint}"
+            return f"driver {info.name} offers {offered}: this kubelet calls v1.DRAPlugin and v1beta1.DRAPlugin"
+        if self._plugins.has(info.name, path):
+            return f"driver {info.name} is already registered with endpoint {path}"
         return ""
 
 

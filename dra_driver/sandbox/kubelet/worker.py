@@ -17,6 +17,8 @@ from dra_driver.sandbox.kubelet.cdi import UnresolvableDevice
 from dra_driver.sandbox.kubelet.claims import NodeClaims
 from dra_driver.sandbox.kubelet.containers import PodViews
 from dra_driver.sandbox.kubelet.deadlines import Deadlines
+from dra_driver.sandbox.kubelet.health import NodeHealth
+from dra_driver.sandbox.kubelet.resources import with_health
 
 _log = structlog.get_logger()
 
@@ -29,6 +31,7 @@ class Node:
     api: KubeApi
     events: Recorder
     claims: NodeClaims
+    health: NodeHealth
     views: PodViews
     deadlines: Deadlines
 
@@ -46,6 +49,18 @@ class PodWorker:
         self.pod = pod
         if pod["metadata"].get("deletionTimestamp"):
             self._deletion.set()
+
+    async def show_health(self) -> None:
+        """A running pod's status says how its devices are now. What fails is done by the next call."""
+        if self._deletion.is_set() or self.pod.get("status", {}).get("phase") != "Running":
+            return
+        statuses = self.pod["status"]["containerStatuses"]
+        try:
+            updated = self._with_health(statuses)
+            if updated != statuses:
+                await self._patch({"status": {"containerStatuses": updated}})
+        except DraError as error:
+            await _log_failure(error)
 
     async def run(self) -> None:
         """Start the pod; once it is being deleted, stop it. Starting is given up then, however far it got."""
@@ -71,7 +86,15 @@ class PodWorker:
         self._node.views.write(pod, self._node.claims.held(pod))
 
     async def _announce(self) -> None:
-        await self._patch(status.running(self.pod))
+        patch = status.running(self.pod)
+        patch["status"]["containerStatuses"] = self._with_health(
+            patch["status"]["containerStatuses"]
+        )
+        await self._patch(patch)
+
+    def _with_health(self, statuses: list[JsonObject]) -> list[JsonObject]:
+        held = self._node.claims.held(self.pod)
+        return with_health(statuses, self.pod, held, self._node.health)
 
     async def _report(self, error: DraError) -> None:
         """Say why the pod does not start: in an Event each time, in its status when it changes."""

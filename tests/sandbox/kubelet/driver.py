@@ -10,13 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import grpc
 import grpc.aio
 
 from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
+from dra_driver.wire.health_v1 import api_pb2 as health_pb2
 from dra_driver.wire.registration_v1 import api_pb2 as registration_pb2
 from dra_driver.wire.registration_v1 import api_pb2_grpc as registration_pb2_grpc
 from dra_driver.wire.sockets import serving
+from kubelet_plugin.health_service import HealthBoard, HealthService
 
+Handlers: TypeAlias = dict[str, "grpc.RpcMethodHandler[Any, Any]"]
 Script: TypeAlias = list[str | Callable[[], Awaitable[Any]]]
 
 
@@ -24,8 +28,11 @@ Script: TypeAlias = list[str | Callable[[], Awaitable[Any]]]
 class Driver(api_pb2_grpc.DRAPluginServicer, registration_pb2_grpc.RegistrationServicer):
     """Prepares a device for each of a claim's `requests` (by claim name; `gpu` if nothing is said; "" for one of all).
 
+    A claim in `shares` gets that share of it. What `board` says of its devices is streamed.
+
     A script holds what the next calls do first: answer an error for every claim, or run a coroutine, whose result, if any,
-    is the answer. `prepared` and `unprepared` note the claims of every call, by name.
+    is the answer. `prepared` and `unprepared` note the claims of every call, by name; `called` and `watched` which service was
+    used for calls and for health.
     """
 
     name: str
@@ -38,6 +45,12 @@ class Driver(api_pb2_grpc.DRAPluginServicer, registration_pb2_grpc.RegistrationS
     registrations: list[tuple[bool, str]] = field(default_factory=list)
     prepared: list[list[str]] = field(default_factory=list)
     unprepared: list[list[str]] = field(default_factory=list)
+    called: set[str] = field(default_factory=set)
+    watched: list[str] = field(default_factory=list)
+    shares: dict[str, str] = field(default_factory=dict)
+    board: HealthBoard = field(default_factory=HealthBoard)
+    health_type: type[HealthService] = HealthService
+    health_timeout_s: float = 30.0
 
     async def GetInfo(  # noqa: N802
         self, request: registration_pb2.InfoRequest, context: object
@@ -95,19 +108,68 @@ class Driver(api_pb2_grpc.DRAPluginServicer, registration_pb2_grpc.RegistrationS
                 pool_name="node-1",
                 device_name=name,
                 cdi_device_ids=[f"{self.name}/claim={name}"],
+                share_id=self.shares.get(claim.name),
             )
             for request, name in names.items()
         ]
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """The DRA service is there."""
+        """The DRA service is there, and all that goes with it, until the board is closed and no call is left."""
+        self.board.closed = False
+        async with serving(Path(self.info.endpoint), self._add_services, grace_s=30.0):
+            try:
+                yield
+            finally:
+                self.board.close()
 
-        def add(server: grpc.aio.Server) -> None:
-            api_pb2_grpc.add_DRAPluginServicer_to_server(self, server)
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        """Of what the driver can do, that which it says it can."""
+        for service in self.info.supported_versions:
+            kind = service.partition(".")[2]
+            if kind == "DRAPlugin":
+                name, handlers = f"k8s.io.kubelet.pkg.apis.dra.{service}", self._calls(service)
+            else:
+                name, handlers = service, self._watches(service)
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
 
-        async with serving(Path(self.info.endpoint), add):
-            yield
+    def _calls(self, service: str) -> Handlers:
+        async def prepare(request: Any, context: object) -> Any:
+            self.called.add(service)
+            return await self.NodePrepareResources(request, context)
+
+        async def unprepare(request: Any, context: object) -> Any:
+            self.called.add(service)
+            return await self.NodeUnprepareResources(request, context)
+
+        return {
+            "NodePrepareResources": grpc.unary_unary_rpc_method_handler(
+                prepare,
+                request_deserializer=api_pb2.NodePrepareResourcesRequest.FromString,
+                response_serializer=api_pb2.NodePrepareResourcesResponse.SerializeToString,
+            ),
+            "NodeUnprepareResources": grpc.unary_unary_rpc_method_handler(
+                unprepare,
+                request_deserializer=api_pb2.NodeUnprepareResourcesRequest.FromString,
+                response_serializer=api_pb2.NodeUnprepareResourcesResponse.SerializeToString,
+            ),
+        }
+
+    def _watches(self, service: str) -> Handlers:
+        health = self.health_type(self.board, timeout_s=self.health_timeout_s)
+
+        async def watch(request: Any, context: Any) -> AsyncIterator[Any]:
+            self.watched.append(service)
+            async for message in health.NodeWatchResources(request, context):
+                yield message
+
+        return {
+            "NodeWatchResources": grpc.unary_stream_rpc_method_handler(
+                watch,
+                request_deserializer=health_pb2.NodeWatchResourcesRequest.FromString,
+                response_serializer=health_pb2.NodeWatchResourcesResponse.SerializeToString,
+            )
+        }
 
     @asynccontextmanager
     async def registering(self, registry: Path) -> AsyncIterator[None]:

@@ -28,6 +28,7 @@ SHORT = Deadlines(
     prepare_s=0.3,
     unprepare_s=0.3,
     wipe_after_s=0.5,
+    health_retry_s=0.05,
     poll_s=0.02,
     retry_s=0.05,
     retry_max_s=0.1,
@@ -60,13 +61,19 @@ class Lab:
             yield
             task.cancel()
 
-    def driver(self, name: str = "a.example.com", *, instance: str = "1") -> Driver:
-        """A driver that does not run yet; `instance` tells two of one name apart."""
+    def driver(
+        self,
+        name: str = "a.example.com",
+        *,
+        instance: str = "1",
+        services: Sequence[str] = ("v1.DRAPlugin",),
+    ) -> Driver:
+        """A driver that does not run yet; `instance` tells two of one name apart; `services` is what it says that it serves."""
         info = registration_pb2.PluginInfo(
             type="DRAPlugin",
             name=name,
             endpoint=str(self.root / f"{name}-{instance}.sock"),
-            supported_versions=["v1.DRAPlugin"],
+            supported_versions=services,
         )
         return Driver(name=name, cdi=self.cdi, info=info)
 
@@ -165,6 +172,16 @@ class Lab:
             return all(driver.registrations[-1:] == [(True, "")] for driver in drivers)
 
         await eventually(registered)
+
+    async def until_health(self, name: str, *expected: JsonObject) -> None:
+        """The pod's only container says this of the devices of its claims."""
+
+        async def said() -> bool:
+            [status] = (await self.until_running(name))["status"]["containerStatuses"]
+            claims = status.get("allocatedResourcesStatus", [])
+            return [device for claim in claims for device in claim["resources"]] == list(expected)
+
+        await eventually(said)
 
     async def set_claim_status(self, pod: str, entry: JsonObject) -> None:
         """What the claim controller made of the pod's only template."""

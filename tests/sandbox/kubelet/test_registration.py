@@ -62,7 +62,7 @@ async def test_get_info_is_tried_again(lab: Lab) -> None:
         ("type", "CSIPlugin", "no handler for plugin type 'CSIPlugin'"),
         ("name", "not a name", "driver name 'not a name' is not a DNS subdomain"),
         ("endpoint", "dra.sock", "endpoint 'dra.sock' is not an absolute path"),
-        ("supported_versions", ["v1beta1.DRAPlugin"], "offers v1beta1.DRAPlugin"),
+        ("supported_versions", ["v1alpha3.Node"], "offers v1alpha3.Node"),
         ("supported_versions", [], "offers nothing"),
     ],
 )
