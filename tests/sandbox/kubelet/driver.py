@@ -28,7 +28,7 @@ Script: TypeAlias = list[str | Callable[[], Awaitable[Any]]]
 class Driver(api_pb2_grpc.DRAPluginServicer, registration_pb2_grpc.RegistrationServicer):
     """Prepares a device for each of a claim's `requests` (by claim name; `gpu` if nothing is said; "" for one of all).
 
-    A claim in `shares` gets that share of it. What `board` says of its devices is streamed.
+    A claim in `shares` gets these shares of each. What `board` says of its devices is streamed.
 
     A script holds what the next calls do first: answer an error for every claim, or run a coroutine, whose result, if any,
     is the answer. `prepared` and `unprepared` note the claims of every call, by name; `called` and `watched` which service was
@@ -40,6 +40,7 @@ class Driver(api_pb2_grpc.DRAPluginServicer, registration_pb2_grpc.RegistrationS
     info: registration_pb2.PluginInfo
     requests: dict[str, tuple[str, ...]] = field(default_factory=dict)
     info_script: Script = field(default_factory=list)
+    notify_script: Script = field(default_factory=list)
     prepare_script: Script = field(default_factory=list)
     unprepare_script: Script = field(default_factory=list)
     registrations: list[tuple[bool, str]] = field(default_factory=list)
@@ -47,7 +48,7 @@ class Driver(api_pb2_grpc.DRAPluginServicer, registration_pb2_grpc.RegistrationS
     unprepared: list[list[str]] = field(default_factory=list)
     called: set[str] = field(default_factory=set)
     watched: list[str] = field(default_factory=list)
-    shares: dict[str, str] = field(default_factory=dict)
+    shares: dict[str, tuple[str, ...]] = field(default_factory=dict)
     board: HealthBoard = field(default_factory=HealthBoard)
     health_type: type[HealthService] = HealthService
     health_timeout_s: float = 30.0
@@ -61,6 +62,7 @@ class Driver(api_pb2_grpc.DRAPluginServicer, registration_pb2_grpc.RegistrationS
     async def NotifyRegistrationStatus(  # noqa: N802
         self, request: registration_pb2.RegistrationStatus, context: object
     ) -> registration_pb2.RegistrationStatusResponse:
+        await _next_step(self.notify_script)
         self.registrations.append((request.plugin_registered, request.error))
         return registration_pb2.RegistrationStatusResponse()
 
@@ -92,9 +94,21 @@ class Driver(api_pb2_grpc.DRAPluginServicer, registration_pb2_grpc.RegistrationS
 
     def _devices(self, claim: api_pb2.Claim) -> list[api_pb2.Device]:
         """One for each request; they are in the claim's CDI file when this returns."""
-        requests = self.requests.get(claim.name, ("gpu",))
-        names = {request: f"{claim.name}-{request or 'any'}" for request in requests}
-        edits = {name: {"deviceNodes": [{"path": f"/dev/{name}"}]} for name in names.values()}
+        devices = [
+            api_pb2.Device(
+                request_names=[request] if request else [],
+                pool_name="node-1",
+                device_name=f"{claim.name}-{request or 'any'}",
+                share_id=share,
+            )
+            for request in self.requests.get(claim.name, ("gpu",))
+            for share in self.shares.get(claim.name, (None,))
+        ]
+        edits = {}
+        for device in devices:
+            name = "-".join(filter(None, (device.device_name, device.share_id)))
+            device.cdi_device_ids.append(f"{self.name}/claim={name}")
+            edits[name] = {"deviceNodes": [{"path": f"/dev/{name}"}]}
         spec = {
             "cdiVersion": "0.5.0",
             "kind": f"{self.name}/claim",
@@ -102,16 +116,7 @@ class Driver(api_pb2_grpc.DRAPluginServicer, registration_pb2_grpc.RegistrationS
             "devices": [{"name": name, "containerEdits": edit} for name, edit in edits.items()],
         }
         (self.cdi / f"{self.name}_{claim.uid}.json").write_text(json.dumps(spec))
-        return [
-            api_pb2.Device(
-                request_names=[request] if request else [],
-                pool_name="node-1",
-                device_name=name,
-                cdi_device_ids=[f"{self.name}/claim={name}"],
-                share_id=self.shares.get(claim.name),
-            )
-            for request, name in names.items()
-        ]
+        return devices
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ async def list_pods(lab: Lab) -> dict[str, api_pb2.PodResources]:
 async def test_a_pod_s_devices_are_listed_with_their_shares(lab: Lab) -> None:
     """Field for field; a device that is not shared has no share at all."""
     driver = lab.driver()
-    driver.shares = {"shared": "share-1"}
+    driver.shares = {"shared": ("share-1", "share-2")}
     for name in ("own", "shared"):
         await lab.make_claim(name)
     async with driver.running(lab.registry), lab.kubelet():
@@ -39,7 +39,7 @@ async def test_a_pod_s_devices_are_listed_with_their_shares(lab: Lab) -> None:
             device_name="own-gpu",
         )
     ]
-    assert shared.claim_resources[0].share_id == "share-1"
+    assert [one.share_id for one in shared.claim_resources] == ["share-1", "share-2"]
 
 
 async def test_containers_without_claims_have_nothing(lab: Lab) -> None:
