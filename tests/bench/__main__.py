@@ -1,4 +1,4 @@
-"""The benchmark: `python -m tests.bench [B1a B7 ...] [--rounds 5] [--json FILE]`. See docs/dev/benchmark.md."""
+"""The benchmark: `python -m tests.bench [B1a B7 ...] [--rounds 10] [--json FILE]`. See docs/dev/benchmark.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BARS = tuple(dict.fromkeys(bar for one in MEASUREMENTS for bar in one.bars))
 
 @click.command()
 @click.argument("bars", nargs=-1, type=click.Choice(BARS))
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option("--rounds", default=10, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--serial-claims",
     default=40,

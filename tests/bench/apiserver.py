@@ -13,7 +13,6 @@ import sys
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
-from dra_driver.ports import JsonObject
 from tests.bench.objects import NODE_NAME
 from tests.bench.storage import Refusal, Storage, locate
 
@@ -31,7 +30,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._storage.watchers.discard(self._send_event)
+        self._storage.watchers.discard(self._send_line)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -60,7 +59,8 @@ class Connection(asyncio.Protocol):
             if self._storage.outage:
                 self._transport.abort()
             elif place.verb == "watch":
-                self._watch()
+                self._begin_stream()
+                self._storage.watch(place, query, self._send_line)
             else:
                 self._send(200, self._storage.answer(place, query, body))
         except Refusal as refusal:
@@ -74,16 +74,13 @@ class Connection(asyncio.Protocol):
                 self._storage.outage = json.loads(body)
         return json.dumps(self._storage.report()).encode()
 
-    def _watch(self) -> None:
+    def _begin_stream(self) -> None:
         assert self._transport is not None
-        self._transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
-        self._storage.watchers.add(self._send_event)
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
+        self._transport.write(head + b"\r\n\r\n")
 
-    def _send_event(self, kind: str, item: JsonObject) -> None:
+    def _send_line(self, line: bytes) -> None:
         assert self._transport is not None
-        line = json.dumps({"type": kind, "object": item}).encode() + b"\n"
         self._transport.write(b"%x\r\n%s\r\n" % (len(line), line))
 
     def _send(self, code: int, body: bytes) -> None:

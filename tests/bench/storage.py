@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from dra_driver.ports import JsonObject
 
-Watcher: TypeAlias = Callable[[str, JsonObject], None]
+Watcher: TypeAlias = Callable[[bytes], None]
+"""Takes a line of a watch's stream."""
 
 _VERBS = {
     "GET": ("get", "list"),
@@ -73,6 +74,7 @@ class Storage:
     def __init__(self, node: str) -> None:
         self.outage = False
         self.watchers: set[Watcher] = set()
+        self._history: list[tuple[int, bytes]] = []
         self._requests: Counter[str] = Counter()
         self._versions = itertools.count(1)
         self._last_slice_write_s = 0.0
@@ -98,6 +100,15 @@ class Storage:
         for claim in claims:
             metadata = claim["metadata"]
             self._claims[metadata["namespace"], metadata["name"]] = json.dumps(claim).encode()
+
+    def watch(self, place: Place, query: Mapping[str, str], watcher: Watcher) -> None:
+        """Have it told of slices, first of what happened since the query's version; nothing else ever changes."""
+        if place.plural == "resourceslices":
+            since = int(query.get("resourceVersion") or 0)
+            for version, line in self._history:
+                if version > since:
+                    watcher(line)
+            self.watchers.add(watcher)
 
     def answer(self, place: Place, query: Mapping[str, str], body: bytes) -> bytes:
         """The body of a successful answer; Refusal otherwise."""
@@ -191,8 +202,10 @@ class Storage:
     def _tell(self, plural: str, kind: str, item: JsonObject) -> None:
         if plural == "resourceslices":
             self._last_slice_write_s = time.monotonic()
-            for watcher in list(self.watchers):
-                watcher(kind, item)
+            line = json.dumps({"type": kind, "object": item}).encode() + b"\n"
+            self._history.append((int(item["metadata"]["resourceVersion"]), line))
+            for watcher in self.watchers:
+                watcher(line)
 
 
 def _field(item: JsonObject, path: str) -> object:

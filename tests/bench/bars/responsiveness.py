@@ -9,7 +9,7 @@ from tests.bench.contender import Contender
 from tests.bench.report import OURS, Line, Measured, percentile
 
 _IDLE_CALLS = 200
-_CALLS_AT_A_TIME = 20
+_CALLS_AT_A_TIME = 10
 _CLAIMS = 256
 
 
