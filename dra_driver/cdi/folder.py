@@ -39,12 +39,13 @@ class CdiFolder:
         path, draft = self._path(uid), self._draft(uid)
         content = json.dumps(claim_spec(devices, note), separators=(",", ":"))
         with _naming(path, "write"):
-            self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             try:
-                draft.write_text(content, encoding="ascii")
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+                _put(draft, path, content)
+            except (
+                FileNotFoundError
+            ):  # no folder yet, or a process that starts took the draft for a dead one's
+                self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+                _put(draft, path, content)
 
     def holds(
         self, uid: str, devices: Sequence[tuple[str, ContainerEdits]], note: str = ""
@@ -89,6 +90,14 @@ class CdiFolder:
 
     def _draft(self, uid: str) -> Path:
         return self._folder / f".{_PREFIX}{checked_claim_uid(uid)}.draft"
+
+
+def _put(draft: Path, path: Path, content: str) -> None:
+    try:
+        draft.write_text(content, encoding="ascii")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ _FIXES = {
     errno.EEXIST: "the claim is recorded already: forget it before it begins anew",
     errno.ENOENT: "the claim is not recorded: begin it first",
     errno.ENOSPC: "free space on its filesystem",
+    errno.EOPNOTSUPP: "put dataDir on a filesystem like ext4, xfs or tmpfs",
     errno.EROFS: "remount its filesystem writable",
 }
 
@@ -31,19 +32,17 @@ def entries(folder: Path) -> list[Path]:
 def create(path: Path, text: bytes, size_bytes: int, sync: Callable[[int], None] | None) -> None:
     """The file is there, with the text and NULs up to its size; FileExistsError where one was there before.
 
-    It has its name only once it is whole. Another process may create the same path only after this one has died.
+    It has no name until it is whole, so a process that dies on the way leaves nothing, and none can meet another's half.
     """
-    draft = path.with_suffix(".draft")
-    draft.unlink(missing_ok=True)  # from a process that was killed here
-    try:
-        with opened(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
-            os.posix_fallocate(descriptor, 0, size_bytes)
-            _write(descriptor, text, 0)
-            if sync:
-                sync(descriptor)
-        os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with opened(path.parent, os.O_WRONLY | os.O_TMPFILE) as descriptor:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+        _write(descriptor, text, 0)
+        if sync:
+            sync(descriptor)
+        source = f"/proc/self/fd/{descriptor}"
+        os.link(
+            source, path, src_dir_fd=descriptor
+        )  # without a dir_fd, Python links the symbolic link
 
 
 def add(

@@ -133,6 +133,26 @@ def test_a_file_appears_by_rename_within_the_folder(
     assert draft.suffix not in {".json", ".yaml"}
 
 
+def test_a_process_that_starts_does_not_fail_the_write_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second process removes drafts when it starts; a draft that the first one is just going to rename is written again."""
+    renames = 0
+    replace_path = Path.replace
+
+    def start_another(self: Path, target: Path) -> Path:
+        nonlocal renames
+        renames += 1
+        if renames == 1:
+            CdiFolder(tmp_path)
+        return replace_path(self, target)
+
+    monkeypatch.setattr(Path, "replace", start_another)
+    folder = CdiFolder(tmp_path)
+    folder.write(UID, DEVICES)
+    assert (renames, folder.holds(UID, DEVICES), names(tmp_path)) == (2, True, [FILE])
+
+
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
     """Specs of others are neither listed nor removed; our own drafts, left by a killed process, are removed at the start."""
     others = ["nvidia.yaml", "gpu.dra-driver.dev-claim_x.json", f".{FILE}.swp", f"{FILE}.bak"]

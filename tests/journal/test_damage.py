@@ -1,6 +1,8 @@
 import errno
 import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -102,17 +104,24 @@ def test_a_damaged_record_takes_no_further_line(
     assert path.read_bytes() == damaged
 
 
-def test_a_begin_cut_by_a_crash_leaves_no_record(
-    journal: ClaimJournal, record: ClaimRecord, file_of: FileOf
+def test_a_begin_cut_by_a_crash_leaves_nothing(
+    journal: ClaimJournal, tmp_path: Path, record: ClaimRecord, file_of: FileOf
 ) -> None:
-    """A claim exists once its intent is whole on disk; what a kill left before that is replaced by the next begin."""
-    path = file_of(record)
-    path.parent.mkdir(parents=True)
-    path.with_suffix(".draft").write_bytes(b'{"crc":')
+    """A process that is killed while it writes the intent leaves no record, and no file either; the next begin works."""
+
+    def die(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            ClaimJournal(tmp_path / "journal", boot_id=record.boot_id, sync=die).begin(record)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert list(file_of(record).parent.iterdir()) == []
     assert journal.load() == ({}, ())
     journal.begin(record)
     assert journal.load() == ({record.claim.uid: record}, ())
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_sync_that_fails_is_no_promise(
