@@ -172,7 +172,8 @@ class ClaimJournal:
     def _create(self, path: Path, record: ClaimRecord, text: bytes) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._boot.mkdir(mode=0o700, exist_ok=True)
-        create(path, text, _reserve(record, text), self._sync if record.steps else None)
+        promised = record.steps or record.preparation
+        create(path, text, _reserve(record, text), self._sync if promised else None)
 
     def _append(
         self, uid: str, entry: JsonObject, *, sync: bool = False, spare_bytes: int = _SPARE_BYTES

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
+from dra_driver.ports import JsonObject
 from dra_driver.wire.dra_v1 import api_pb2
 from dra_driver.wire.registration_v1 import api_pb2 as registration_pb2
 from dra_driver.wire.sockets import serving
@@ -24,8 +27,10 @@ from tests.fuzz.claims import CLAIMS
 from tests.fuzz.mutation import WORDS, mutated_bytes
 from tests.kubelet_plugin.conftest import CountingApi, NodePlugin, machine_of
 
-PREPARE = "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/NodePrepareResources"
-UNPREPARE = "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/NodeUnprepareResources"
+_SERVICES = tuple(
+    f"/k8s.io.kubelet.pkg.apis.dra.{version}.DRAPlugin" for version in ("v1", "v1beta1")
+)
+PREPARE = f"{_SERVICES[0]}/NodePrepareResources"
 GET_INFO = "/pluginregistration.Registration/GetInfo"
 NOTIFY = "/pluginregistration.Registration/NotifyRegistrationStatus"
 
@@ -33,10 +38,10 @@ CALL_S = 3.5
 """More than the plugin keeps back for its answer, and too little to wait for a device that another claim holds."""
 _CHECK_EVERY = 100
 _REQUEST = api_pb2.NodePrepareResourcesRequest
-"""Also as good as the request of an unprepare: their fields are the same."""
+"""As good for an unprepare, and for v1beta1: the fields are the same."""
 _ANSWERS: dict[str, Any] = {
-    PREPARE: api_pb2.NodePrepareResourcesResponse,
-    UNPREPARE: api_pb2.NodeUnprepareResourcesResponse,
+    "NodePrepareResources": api_pb2.NodePrepareResourcesResponse,
+    "NodeUnprepareResources": api_pb2.NodeUnprepareResourcesResponse,
 }
 _INFO, _STATUS = registration_pb2.InfoRequest, registration_pb2.RegistrationStatus
 _REGISTRY: dict[type[Message], str] = {_INFO: GET_INFO, _STATUS: NOTIFY}
@@ -47,33 +52,35 @@ def fuzz_calls(inputs: Iterable[Random]) -> int:
     return asyncio.run(_fuzz(inputs))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plugin:
+    """A plugin that serves in this process, channels to its sockets, and the one claim that its API server knows."""
+
+    folder: Path
+    dra: grpc.aio.Channel
+    registry: grpc.aio.Channel
+    claim: JsonObject
+
+
 async def _fuzz(inputs: Iterable[Random]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="dra-"))
     try:
-        async with _plugin(folder) as (dra, registry):
+        async with _serving(folder) as plugin:
             answers = 0
             for number, random in enumerate(inputs):
-                if random.random() < 0.02:
-                    _send_noise(random, random.choice((folder / "dra.sock", folder / "reg.sock")))
-                elif random.random() < 0.02:
-                    await _check_unknown_method(random, dra)
-                elif random.random() < 0.1:
-                    kind = random.choice((_INFO, _STATUS))
-                    await _call(registry, _REGISTRY[kind], _noise(random), kind)
-                else:
-                    answers += await _ask(random, dra)
+                answers += await _try(random, plugin)
                 if number % _CHECK_EVERY == 0:
-                    await _check_honest_calls(dra, registry)
-            await _check_honest_calls(dra, registry)
+                    await _check_honest_calls(plugin, number)
+            await _check_honest_calls(plugin, -1)
             return answers
     finally:
         shutil.rmtree(folder)
 
 
 @contextlib.asynccontextmanager
-async def _plugin(folder: Path) -> AsyncIterator[tuple[grpc.aio.Channel, grpc.aio.Channel]]:
-    """A plugin on two sockets, and channels to them; its API server knows one claim."""
-    api = CountingApi({CLAIMS[0]["metadata"]["name"]: CLAIMS[0]})
+async def _serving(folder: Path) -> AsyncIterator[_Plugin]:
+    claim = copy.deepcopy(CLAIMS[0])
+    api = CountingApi({claim["metadata"]["name"]: claim})
     node = await NodePlugin(folder, machine_of("H100-SXM5-80GB"), api).start()
     dra, registry = folder / "dra.sock", folder / "reg.sock"
     service, registration = DraService(node.claims), Registration(driver="d", endpoint=dra)
@@ -83,17 +90,31 @@ async def _plugin(folder: Path) -> AsyncIterator[tuple[grpc.aio.Channel, grpc.ai
         grpc.aio.insecure_channel(f"unix:{dra}") as to_dra,
         grpc.aio.insecure_channel(f"unix:{registry}") as to_registry,
     ):
-        yield to_dra, to_registry
+        yield _Plugin(folder=folder, dra=to_dra, registry=to_registry, claim=claim)
+
+
+async def _try(random: Random, plugin: _Plugin) -> int:
+    """One input; returns how many claims were answered."""
+    if random.random() < 0.02:
+        _send_noise(random, plugin.folder / random.choice(("dra.sock", "reg.sock")))
+    elif random.random() < 0.02:
+        await _check_unknown_method(random, plugin.dra)
+    elif random.random() < 0.1:
+        kind = random.choice((_INFO, _STATUS))
+        await _call(plugin.registry, _REGISTRY[kind], _noise(random), kind)
+    else:
+        return await _ask(random, plugin.dra)
+    return 0
 
 
 async def _ask(random: Random, dra: grpc.aio.Channel) -> int:
     """Prepare or unprepare; returns how many claims were answered."""
-    method = random.choice((PREPARE, UNPREPARE))
+    operation = random.choice(tuple(_ANSWERS))
     sent = _request(random)
-    received = await _call(dra, method, sent, _REQUEST)
+    received = await _call(dra, f"{random.choice(_SERVICES)}/{operation}", sent, _REQUEST)
     if received is None:
         return 0
-    answered = _ANSWERS[method].FromString(received).claims
+    answered = _ANSWERS[operation].FromString(received).claims
     assert set(answered) == {claim.uid for claim in _REQUEST.FromString(sent).claims}
     for uid, answer in answered.items():
         assert not answer.error.startswith("InternalError"), (uid, answer.error)
@@ -124,12 +145,14 @@ async def _check_unknown_method(random: Random, channel: grpc.aio.Channel) -> No
         raise AssertionError(f"{method} was answered")
 
 
-async def _check_honest_calls(dra: grpc.aio.Channel, registry: grpc.aio.Channel) -> None:
-    info = await _call(registry, GET_INFO, b"", _INFO)
+async def _check_honest_calls(plugin: _Plugin, number: int) -> None:
+    """GetInfo and prepare do as ever, for a claim of a new version: of its former one some input may have been an unprepare."""
+    info = await _call(plugin.registry, GET_INFO, b"", _INFO)
     assert info is not None
     assert registration_pb2.PluginInfo.FromString(info).name == "d"
-    sent = _REQUEST(claims=[_claim(CLAIMS[0])]).SerializeToString()
-    prepared = await _call(dra, PREPARE, sent, _REQUEST)
+    plugin.claim["metadata"]["resourceVersion"] = f"new-{number}"
+    sent = _REQUEST(claims=[_claim(plugin.claim)]).SerializeToString()
+    prepared = await _call(plugin.dra, PREPARE, sent, _REQUEST)
     assert prepared is not None
     (answer,) = api_pb2.NodePrepareResourcesResponse.FromString(prepared).claims.values()
     assert (answer.error, len(answer.devices)) == ("", 1)

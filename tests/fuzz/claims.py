@@ -12,12 +12,13 @@ from typing import Any
 from dra_driver.journal import transitions
 from dra_driver.journal.lines import intact_entries, line
 from dra_driver.kube.codec import allocated_claim_from_json, claim_from_json
-from dra_driver.model.claim import AllocatedClaim, Claim
+from dra_driver.model.claim import AllocatedClaim
 from dra_driver.model.errors import DraError
 from dra_driver.model.inventory import Inventory
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import JsonObject
+from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.planner import Snapshot, plan_prepare
@@ -67,7 +68,8 @@ CLAIMS = (
 def fuzz_claims(inputs: Iterable[Random]) -> int:
     """Nothing but DraErrors; a plan holds devices of the node only, and can be written down. Returns how many were planned."""
     inventory = _inventory()
-    held = _plan(inventory, _decoded(new_claim(99, _result("r", _BESIDE))), {})
+    beside = allocated_claim_from_json(new_claim(99, _result("r", _BESIDE)))
+    held = _plan(inventory, beside, {})
     planned = 0
     for random in inputs:
         body = mutated(random, random.choice(CLAIMS))
@@ -75,7 +77,7 @@ def fuzz_claims(inputs: Iterable[Random]) -> int:
         with suppress(DraError):
             claim_from_json(body)
         with suppress(DraError):
-            record = _plan(inventory, _decoded(body), records)
+            record = _plan(inventory, allocated_claim_from_json(body), records)
             _check_plan(record, inventory)
             planned += 1
     return planned
@@ -88,15 +90,17 @@ def _check_plan(record: ClaimRecord, inventory: Inventory) -> None:
     assert transitions.follow(None, stored) == record
 
 
-def _decoded(body: JsonObject) -> Claim:
-    claim: AllocatedClaim = allocated_claim_from_json(body)
-    return Claim(ref=claim.ref, allocation=claim.allocation)
-
-
-def _plan(inventory: Inventory, claim: Claim, records: dict[str, ClaimRecord]) -> ClaimRecord:
+def _plan(
+    inventory: Inventory, claim: AllocatedClaim, records: dict[str, ClaimRecord]
+) -> ClaimRecord:
     return plan_prepare(
         Snapshot(
-            claim=claim, inventories={POOL: inventory}, records=records, boot_id=BOOT, owner="fuzz"
+            claim=claim,
+            node=NODE,
+            inventories={POOL: inventory},
+            records=records,
+            boot_id=BOOT,
+            owner="fuzz",
         )
     )
 
@@ -104,4 +108,4 @@ def _plan(inventory: Inventory, claim: Claim, records: dict[str, ClaimRecord]) -
 def _inventory() -> Inventory:
     with tempfile.TemporaryDirectory(prefix="dra-") as folder:
         nvml = SimulatedNvml(machine_of("H100-SXM5-80GB"), node=NODE, state_dir=Path(folder))
-        return NvidiaBackend(nvml).discover()
+        return discover(NvidiaBackend(nvml))

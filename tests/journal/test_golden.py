@@ -71,12 +71,24 @@ def test_each_transition_is_read(name: str, tmp_path: Path, states: list[ClaimRe
         assert journal.load() == ({state.claim.uid: state}, ())
 
 
-def test_what_an_older_release_wrote_is_read(tmp_path: Path, states: list[ClaimRecord]) -> None:
+def test_what_an_older_release_wrote_is_read(
+    tmp_path: Path, record: ClaimRecord, preparation: Preparation
+) -> None:
     """Fields that it lacked have the values that it meant."""
-    journal = place(tmp_path, states[0], golden("v1-older.jsonl"))
-    (grant,) = states[0].grants
-    whole = replace(grant, profile=None, placement=None)
-    assert journal.read(states[0].claim.uid) == replace(states[0], grants=(whole,), steps=())
+    (grant,), (device,) = record.grants, preparation.devices
+    ((name, edits),) = preparation.edits
+    nodes = tuple(replace(node, host_path=None) for node in edits.device_nodes)
+    expected = replace(
+        record,
+        grants=(replace(grant, profile=None, placement=None),),
+        steps=(),
+        preparation=Preparation(
+            devices=(replace(device, hardware=()),),
+            edits=((name, replace(edits, device_nodes=nodes)),),
+        ),
+    )
+    journal = place(tmp_path, record, golden("v1-older.jsonl"))
+    assert journal.read(record.claim.uid) == expected
 
 
 def test_what_a_newer_release_wrote_survives_this_one(

@@ -60,6 +60,39 @@ def test_a_lost_record_comes_back_from_its_cdi_file(
     assert journal.load() == ({}, ())
 
 
+def test_a_record_comes_back_with_its_outcome(
+    journal: ClaimJournal, record: ClaimRecord, preparation: Preparation
+) -> None:
+    """What is noted can be read first, and nothing is written; given the outcome, the record is finished in the same step."""
+    uid, note = record.claim.uid, journal.note(done(record))
+    assert journal.noted(uid, note) == done(record)
+    assert journal.load() == ({}, ())
+    finished = replace(done(record), preparation=preparation)
+    assert journal.rebuild(uid, note, preparation) == finished
+    assert journal.load() == ({uid: finished}, ())
+
+
+def test_no_outcome_before_the_last_step(
+    journal: ClaimJournal, record: ClaimRecord, preparation: Preparation
+) -> None:
+    """A note of half-done work makes no finished record."""
+    with pytest.raises(RecordError, match="'result' comes out of turn"):
+        journal.rebuild(record.claim.uid, journal.note(record), preparation)
+    assert journal.load() == ({}, ())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_finished_record_is_rebuilt_on_the_disk(
+    tmp_path: Path, record: ClaimRecord, preparation: Preparation, whole: bool
+) -> None:
+    """The disk has taken what is promised again, as it had the first time."""
+    syncs: list[int] = []
+    journal = ClaimJournal(tmp_path, boot_id=record.boot_id, sync=syncs.append)
+    record = replace(record, steps=()) if whole else done(record)
+    journal.rebuild(record.claim.uid, journal.note(record), preparation)
+    assert len(syncs) == 1
+
+
 def test_a_rebuilt_record_is_as_good_as_a_first_one(
     journal: ClaimJournal, record: ClaimRecord, file_of: FileOf
 ) -> None:
@@ -92,8 +125,9 @@ def test_what_is_not_this_claims_note_is_refused(
         (note_line(transitions.intent(record)), "'intent' is no note"),
         (note_line(too_many), "comes out of turn"),
     ):
-        with pytest.raises(RecordError, match=rf"journal .*{uid}\.jsonl: .*{message}"):
-            journal.rebuild(uid, note)
+        for read in (journal.rebuild, journal.noted):
+            with pytest.raises(RecordError, match=rf"journal .*{uid}\.jsonl: .*{message}"):
+                read(uid, note)
     with pytest.raises(NameInvalid):
         journal.rebuild("../passwd", journal.note(record))
     assert journal.load() == ({}, ())
