@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import structlog
 
 from dra_driver.kube.backoff import Backoff
+from dra_driver.model.device import Vendor
 from dra_driver.model.errors import DraError, FieldsDropped, KubeError, SliceNameTaken
+from dra_driver.model.names import pool_name
 from dra_driver.ports import Clock, KubeApi, Recorder
 from dra_driver.rules.draining import DRAIN_ANNOTATION, drained
 from dra_driver.rules.forms import made_instances
@@ -27,6 +29,7 @@ from kubelet_plugin.pacing import Pacing
 from kubelet_plugin.pool_writer import PoolWriter
 from kubelet_plugin.slice_store import SliceStore, StoredSlice
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.withdrawing import Withdrawing
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +77,9 @@ class Publisher:
         self._drain = DrainNotice(self._node)
         self._pacing = Pacing(clock, self._rng)
         self._writer = PoolWriter(self._store, self._pacing)
+        self._withdrawing = Withdrawing(api, state, clock)
         self._capability = _CHOSEN.get(policy.mode) if policy.mode else None
+        self._names = {pool_name(state.node, vendor) for vendor in Vendor}
         self._left_out: dict[str, tuple[str, ...]] = {}
         self._withdrawn = False
         self._turn = asyncio.Lock()
@@ -134,13 +139,14 @@ class Publisher:
                 if capability.mode is PublishMode.PLAIN:
                     raise KubeError(f"{dropped}; no simpler form is left to publish") from dropped
                 self._capability = await self._limited(dropped.reason, str(dropped))
+                self._withdrawing.forget()
                 return 0.0
 
     async def _reconcile(self, capability: Capability) -> float:
         stored = await self._store.read()
         self._pacing.notice(stored)
         await self._drain.look(stored.values())
-        pools = self._desired(capability.mode)
+        pools = await self._targets(stored, capability.mode)
         await self._delete_strangers(pools, stored)
         annotations = self._annotations(capability)
         waits: list[float] = []
@@ -156,7 +162,18 @@ class Publisher:
         waits = [wait_s for wait_s in waits if wait_s > 0]
         if not waits and not self._due.is_set():
             self.published.set()
-        return min([*waits, self._rng.uniform(*RELIST_S)])
+        return min([*waits, self._withdrawing.pause_s, self._rng.uniform(*RELIST_S)])
+
+    async def _targets(
+        self, stored: Mapping[str, StoredSlice], mode: PublishMode
+    ) -> list[DesiredPool]:
+        """What to publish now: what is desired, with what has to stay for a while, drained if the node is."""
+        pools, since = self._desired(mode), self._drain.since
+        if since and mode is PublishMode.PLAIN:
+            return [drained(pool, since, mode) for pool in pools]
+        pools += self._abandoned(stored)
+        pools = await self._withdrawing.pools(pools, stored, mode)
+        return [drained(pool, since, mode) for pool in pools] if since else pools
 
     def _desired(self, mode: PublishMode) -> list[DesiredPool]:
         made = made_instances(self._state.records.values())
@@ -173,18 +190,22 @@ class Publisher:
                     budget=budget,
                 )
             self._left_out[pool.name] = pool.left_out
-        if self._drain.since:
-            pools = [drained(pool, self._drain.since, mode) for pool in pools]
         return pools
+
+    def _abandoned(self, stored: Mapping[str, StoredSlice]) -> list[DesiredPool]:
+        """Our stored pools that no backend fills any more: nothing of them is desired."""
+        kept = self._policy.pools | self._state.inventories.keys()
+        names = {item.value.pool.name for item in stored.values() if item.value}
+        return [DesiredPool(name=name, slices=()) for name in sorted(names & self._names - kept)]
 
     async def _delete_strangers(
         self, pools: Sequence[DesiredPool], stored: Mapping[str, StoredSlice]
     ) -> None:
-        """What is of no pool that this node has, or cannot be read and will not be written anew."""
+        """What is of no pool that a node of ours can have, or cannot be read and will not be written anew."""
         wanted = {item.name for pool in pools for item in pool.slices}
-        kept = self._policy.pools | {pool.name for pool in pools}
         for name, item in stored.items():
-            if name not in wanted and (item.value is None or item.value.pool.name not in kept):
+            is_ours = item.value is not None and item.value.pool.name in self._names
+            if name not in wanted and not is_ours:
                 await self._writer.delete(item)
 
     def _annotations(self, capability: Capability) -> dict[str, str]:

@@ -32,6 +32,7 @@ from dra_driver.rules.forms import Form, Sharing
 
 ATTRIBUTES_AND_CAPACITIES_LIMIT = 32
 MONITOR_TAINT = Taint(key=f"{DRIVER_NAME}/monitor", effect="NoSchedule")
+PCI_BUS_ID = "resource.kubernetes.io/pciBusID"
 
 _NO_VERSION = Version("0.0.0")
 _STRING_LIMIT = 64
@@ -87,7 +88,7 @@ def _attributes(form: Form) -> dict[str, AttributeValue]:
         "isolation": "none" if form.sharing is Sharing.MONITOR else "hardware",
         "computeCapability": _version(gpu.compute_capability),
         "driverVersion": _version(gpu.driver_version),
-        "resource.kubernetes.io/pciBusID": gpu.pci_address,
+        PCI_BUS_ID: gpu.pci_address,
     }
     if gpu.pcie_root is not None:
         attributes["resource.kubernetes.io/pcieRoot"] = gpu.pcie_root

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from dra_driver.model.slices import ResourceSlice
+from dra_driver.model.slices import Device, ResourceSlice
 from dra_driver.rules.pool_layout import DesiredPool
 
 
@@ -49,6 +49,33 @@ def diff_pool(pool: DesiredPool, observed: Iterable[ResourceSlice]) -> PoolWrite
         deletes=obsolete,
         writes=tuple(sorted(target, key=lambda item: (bool(item.shared_counters), item.name))),
     )
+
+
+def with_known_times(pool: DesiredPool, known: Iterable[ResourceSlice]) -> DesiredPool:
+    """The pool with the time of each taint that was there before; a new one gets its time from the API server."""
+    times = {
+        (device.name, taint.key, taint.value, taint.effect): taint.time_added
+        for item in known
+        for device in item.devices
+        for taint in device.taints
+    }
+
+    def timed(device: Device) -> Device:
+        taints = tuple(
+            replace(
+                taint,
+                time_added=taint.time_added
+                or times.get((device.name, taint.key, taint.value, taint.effect)),
+            )
+            for taint in device.taints
+        )
+        return replace(device, taints=taints)
+
+    slices = tuple(
+        replace(item, devices=tuple(timed(device) for device in item.devices))
+        for item in pool.slices
+    )
+    return replace(pool, slices=slices)
 
 
 def at_generation(item: ResourceSlice, generation: int) -> ResourceSlice:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dra_driver.kube.watch import Cache, Scope
 from dra_driver.model.inventory import Inventory
-from dra_driver.model.kinds import NODE, RESOURCE_SLICE, Kind
+from dra_driver.model.kinds import NODE, RESOURCE_CLAIM, RESOURCE_SLICE, Kind
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import JsonObject
 from dra_driver.sandbox.apiserver.gates import Gates
@@ -26,7 +26,7 @@ from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.publisher import Publisher, PublishPolicy
 from kubelet_plugin.state import NodeState
 from tests.kubelet_plugin.conftest import NODE as NODE_NAME
-from tests.kubelet_plugin.conftest import machine_of
+from tests.kubelet_plugin.conftest import POOL, machine_of
 
 _TURNS = 10
 """More turns of the loop than any chain of wake-ups here takes: the API answers without ever suspending."""
@@ -202,6 +202,20 @@ class Lab:
         generations = {item["spec"]["pool"]["generation"] for item in slices}
         counts = {item["spec"]["pool"]["resourceSliceCount"] for item in slices}
         return len(generations) == 1 and counts == {len(slices)}
+
+    async def claim(self, device: str, name: str = "claim") -> None:
+        """A claim to which somebody's scheduler has given the device."""
+        request = {"name": "r", "exactly": {"deviceClassName": "any"}}
+        body = {"metadata": {"name": name}, "spec": {"devices": {"requests": [request]}}}
+        await self.world.create(RESOURCE_CLAIM, body, namespace="default")
+        result = {"driver": DRIVER_NAME, "pool": POOL, "device": device, "request": "r"}
+        status = {"allocation": {"devices": {"results": [result]}}}
+        where = {"namespace": "default", "subresource": "status"}
+        await self.world.patch(RESOURCE_CLAIM, name, {"status": status}, **where)
+
+    async def release(self, name: str = "claim") -> None:
+        """Nobody needs the claim any more."""
+        await self.world.delete(RESOURCE_CLAIM, name, namespace="default")
 
     async def wipe(self) -> None:
         """What a kubelet does when it starts."""
