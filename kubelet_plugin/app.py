@@ -37,11 +37,11 @@ from kubelet_plugin.instances import Instance, joined
 from kubelet_plugin.levels import levels
 from kubelet_plugin.metrics import Levels, PluginMetrics
 from kubelet_plugin.node import Ground, Node, build_node
-from kubelet_plugin.publisher import PublishPolicy
 from kubelet_plugin.registration import Registration
 from kubelet_plugin.service import DraService
 from kubelet_plugin.sockets import plugin_sockets, remove_predecessors
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.targets import PublishPolicy
 from kubelet_plugin.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
@@ -177,6 +177,7 @@ class Process:
             mode=None if choice == "auto" else PublishMode(choice),
             devices_per_gpu=self._settings.devices_per_gpu,
             pools=frozenset(self._backends),
+            ignores_rivals=self._settings.coexistence == "ignore",
         )
 
     def _is_published(self) -> bool:

@@ -14,7 +14,8 @@ from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import KubeApi, Recorder, SystemClock
 from kubelet_plugin.instances import Instance
 from kubelet_plugin.node import Node
-from kubelet_plugin.publisher import Publisher, PublishPolicy
+from kubelet_plugin.publisher import Publisher
+from kubelet_plugin.targets import PublishPolicy
 
 log = structlog.get_logger(__name__)
 

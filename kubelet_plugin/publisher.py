@@ -9,19 +9,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from dra_driver.kube.backoff import Backoff
-from dra_driver.model.device import Vendor
 from dra_driver.model.errors import DraError, FieldsDropped, KubeError, SliceNameTaken
-from dra_driver.model.names import pool_name
 from dra_driver.ports import Clock, KubeApi, Recorder
-from dra_driver.rules.draining import DRAIN_ANNOTATION, drained
-from dra_driver.rules.forms import made_instances
-from dra_driver.rules.pool_layout import DEVICES_PER_SLICE, DesiredPool
-from dra_driver.rules.publish import LIMITED_ANNOTATION, PublishMode, desired_pool
+from dra_driver.rules.draining import DRAIN_ANNOTATION
+from dra_driver.rules.pool_layout import DesiredPool
+from dra_driver.rules.publish import LIMITED_ANNOTATION, PublishMode
 from kubelet_plugin.capability import Capability, decide
 from kubelet_plugin.drain_notice import DrainNotice
 from kubelet_plugin.node_object import NodeObject
@@ -29,7 +25,7 @@ from kubelet_plugin.pacing import Pacing
 from kubelet_plugin.pool_writer import PoolWriter
 from kubelet_plugin.slice_store import SliceStore, StoredSlice
 from kubelet_plugin.state import NodeState
-from kubelet_plugin.withdrawing import Withdrawing
+from kubelet_plugin.targets import PublishPolicy, Targets
 
 log = structlog.get_logger(__name__)
 
@@ -42,18 +38,6 @@ _CHOSEN = {
     PublishMode.FULL: Capability(mode=PublishMode.FULL),
     PublishMode.PLAIN: Capability(mode=PublishMode.PLAIN, why="the setting publishMode says plain"),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishPolicy:
-    """`mode` None lets the API server's version and a dry run decide.
-
-    `pools` are those that this node's backends fill: what is published of them stays while their hardware does not answer.
-    """
-
-    mode: PublishMode | None = None
-    devices_per_gpu: int = DEVICES_PER_SLICE
-    pools: frozenset[str] = frozenset()
 
 
 class Publisher:
@@ -69,7 +53,6 @@ class Publisher:
     ) -> None:
         self._api = api
         self._state = state
-        self._policy = policy
         self._clock = clock
         self._rng = random.Random()  # noqa: S311 -- jitter, not secrets
         self._node = NodeObject(api, state.node, recorder)
@@ -77,10 +60,8 @@ class Publisher:
         self._drain = DrainNotice(self._node)
         self._pacing = Pacing(clock, self._rng)
         self._writer = PoolWriter(self._store, self._pacing)
-        self._withdrawing = Withdrawing(api, state, clock)
+        self._targets = Targets(api, self._node, state, policy, clock)
         self._capability = _CHOSEN.get(policy.mode) if policy.mode else None
-        self._names = {pool_name(state.node, vendor) for vendor in Vendor}
-        self._left_out: dict[str, tuple[str, ...]] = {}
         self._withdrawn = False
         self._turn = asyncio.Lock()
         self._due = asyncio.Event()
@@ -139,14 +120,14 @@ class Publisher:
                 if capability.mode is PublishMode.PLAIN:
                     raise KubeError(f"{dropped}; no simpler form is left to publish") from dropped
                 self._capability = await self._limited(dropped.reason, str(dropped))
-                self._withdrawing.forget()
+                self._targets.forget()
                 return 0.0
 
     async def _reconcile(self, capability: Capability) -> float:
         stored = await self._store.read()
         self._pacing.notice(stored)
         await self._drain.look(stored.values())
-        pools = await self._targets(stored, capability.mode)
+        pools = await self._targets.pools(stored, capability.mode, self._drain.since)
         await self._delete_strangers(pools, stored)
         annotations = self._annotations(capability)
         waits: list[float] = []
@@ -162,41 +143,7 @@ class Publisher:
         waits = [wait_s for wait_s in waits if wait_s > 0]
         if not waits and not self._due.is_set():
             self.published.set()
-        return min([*waits, self._withdrawing.pause_s, self._rng.uniform(*RELIST_S)])
-
-    async def _targets(
-        self, stored: Mapping[str, StoredSlice], mode: PublishMode
-    ) -> list[DesiredPool]:
-        """What to publish now: what is desired, with what has to stay for a while, drained if the node is."""
-        pools, since = self._desired(mode), self._drain.since
-        if since and mode is PublishMode.PLAIN:
-            return [drained(pool, since, mode) for pool in pools]
-        pools += self._abandoned(stored)
-        pools = await self._withdrawing.pools(pools, stored, mode)
-        return [drained(pool, since, mode) for pool in pools] if since else pools
-
-    def _desired(self, mode: PublishMode) -> list[DesiredPool]:
-        made = made_instances(self._state.records.values())
-        budget = self._policy.devices_per_gpu
-        pools = [
-            desired_pool(self._state.node, inventory, made, mode, budget)
-            for inventory in self._state.inventories.values()
-        ]
-        for pool in pools:
-            if self._left_out.get(pool.name, ()) != pool.left_out:
-                log.warning(
-                    "more partitions than the budget of devices allows",
-                    left_out=pool.left_out,
-                    budget=budget,
-                )
-            self._left_out[pool.name] = pool.left_out
-        return pools
-
-    def _abandoned(self, stored: Mapping[str, StoredSlice]) -> list[DesiredPool]:
-        """Our stored pools that no backend fills any more: nothing of them is desired."""
-        kept = self._policy.pools | self._state.inventories.keys()
-        names = {item.value.pool.name for item in stored.values() if item.value}
-        return [DesiredPool(name=name, slices=()) for name in sorted(names & self._names - kept)]
+        return min([*waits, self._targets.pause_s, self._rng.uniform(*RELIST_S)])
 
     async def _delete_strangers(
         self, pools: Sequence[DesiredPool], stored: Mapping[str, StoredSlice]
@@ -204,8 +151,7 @@ class Publisher:
         """What is of no pool that a node of ours can have, or cannot be read and will not be written anew."""
         wanted = {item.name for pool in pools for item in pool.slices}
         for name, item in stored.items():
-            is_ours = item.value is not None and item.value.pool.name in self._names
-            if name not in wanted and not is_ours:
+            if name not in wanted and not self._targets.is_ours(item):
                 await self._writer.delete(item)
 
     def _annotations(self, capability: Capability) -> dict[str, str]:

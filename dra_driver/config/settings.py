@@ -16,6 +16,7 @@ from dra_driver.model.names import is_dns_subdomain
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "text"]
 PublishChoice: TypeAlias = Literal["auto", "full", "plain"]
+CoexistenceChoice: TypeAlias = Literal["refuse", "ignore"]
 
 OFF = "off"
 """Instead of an address: listen nowhere."""
@@ -104,6 +105,10 @@ class PluginSettings(BaseModel):
     )
     devices_per_gpu: Annotated[int, Field(ge=1, le=64)] = Field(
         64, description="How many devices one GPU may have in ResourceSlices, 64 at most."
+    )
+    coexistence: CoexistenceChoice = Field(
+        "refuse",
+        description="GPUs that a device plugin or another DRA driver offers on this node, too. `refuse`: they are not published; `ignore`: they are.",
     )
     sdk_timeout_s: Seconds = Field(
         30.0, description="Seconds after which a call to a vendor's library counts as hung."

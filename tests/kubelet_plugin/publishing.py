@@ -23,8 +23,9 @@ from dra_driver.sandbox.apiserver.store import Store
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
-from kubelet_plugin.publisher import Publisher, PublishPolicy
+from kubelet_plugin.publisher import Publisher
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.targets import PublishPolicy
 from tests.kubelet_plugin.conftest import NODE as NODE_NAME
 from tests.kubelet_plugin.conftest import POOL, machine_of
 

@@ -14,7 +14,7 @@ from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.model.record import ClaimRecord, Grant
 from dra_driver.rules.publish import PublishMode
 from dra_driver.sandbox.apiserver.gates import Gates
-from kubelet_plugin.publisher import PublishPolicy
+from kubelet_plugin.targets import PublishPolicy
 from tests.kubelet_plugin.conftest import POOL
 from tests.kubelet_plugin.publishing import Call, Lab, new_lab, small_inventory
 

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from dra_driver.model.kinds import EVENT, RESOURCE_SLICE
+from dra_driver.model.kinds import EVENT, NODE, RESOURCE_SLICE
 from dra_driver.rules.publish import LIMITED_ANNOTATION
 from dra_driver.sandbox.apiserver.gates import Gates
 from tests.process.conftest import NODE_NAME, Cluster, Plugin, eventually
@@ -56,6 +56,25 @@ async def test_slices_come_back_after_a_deletecollection(plugin: Plugin, cluster
     asked = cluster.server.requests - before
     assert asked["create", "resourceslices"] == count
     assert asked["update", "resourceslices"] == 0
+
+
+async def test_gpus_of_a_device_plugin_are_published_only_when_told_so(
+    idle: Plugin, cluster: Cluster
+) -> None:
+    """A complete, empty pool; with `--coexistence ignore`, everything."""
+    status = {"status": {"allocatable": {"nvidia.com/gpu": "8"}}}
+    await cluster.api.patch(NODE, NODE_NAME, status, subresource="status")
+    await idle.start()
+    await eventually(cluster.is_published)
+    assert await devices(cluster) == []
+    await idle.stop()
+    idle.settings["coexistence"] = "ignore"
+    await idle.start()
+
+    async def all_are_there() -> bool:
+        return len(await devices(cluster)) == 8 * 27
+
+    await eventually(all_are_there)
 
 
 async def test_a_slice_that_somebody_else_changed_is_put_right(

@@ -26,8 +26,9 @@ from dra_driver.sandbox.scheduler import Scheduler
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
-from kubelet_plugin.publisher import Publisher, PublishPolicy
+from kubelet_plugin.publisher import Publisher
 from kubelet_plugin.state import NodeState
+from kubelet_plugin.targets import PublishPolicy
 
 SEEDS = range(1000)
 ALL_OFF = Gates(

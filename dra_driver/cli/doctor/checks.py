@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
 import deviceclasses
 from dra_driver.cli.doctor.facts import Facts
+from dra_driver.model.device import Vendor
 from dra_driver.model.names import DRIVER_NAME
+from dra_driver.rules.coexistence import VENDOR_DRIVERS, offered_resource
 from dra_driver.rules.draining import DRAIN_ANNOTATION
 from dra_driver.rules.publish import LIMITED_ANNOTATION
 from dra_driver.rules.upstream_bugs import bugs_of
@@ -19,8 +22,6 @@ from dra_driver.rules.upstream_bugs import bugs_of
 OLDEST = (1, 34)
 COUNTERS_BY_DEFAULT = (1, 36)
 LONG = timedelta(minutes=10)
-_RIVAL_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu")
-_RIVAL_DRIVERS = frozenset({"gpu.nvidia.com", "gpu.amd.com"})
 
 
 class Status(StrEnum):
@@ -195,7 +196,7 @@ def check_rivals(facts: Facts) -> Iterator[Finding]:
     for node in facts.nodes:
         name = node["metadata"]["name"]
         allocatable = node.get("status", {}).get("allocatable", {})
-        offered = [one for one in _RIVAL_RESOURCES if allocatable.get(one, "0") != "0"]
+        offered = [one for one in map(partial(offered_resource, allocatable), Vendor) if one]
         if name in ours and offered:
             yield _warn(
                 f"node {name} also offers {', '.join(offered)}, by a device plugin",
@@ -203,7 +204,7 @@ def check_rivals(facts: Facts) -> Iterator[Finding]:
             )
     for item in facts.slices:
         driver, name = item["spec"]["driver"], item["spec"].get("nodeName")
-        if driver in _RIVAL_DRIVERS and name in ours:
+        if driver in VENDOR_DRIVERS.values() and name in ours:
             yield _warn(
                 f"node {name} also publishes devices of {driver}",
                 "let one driver have the node: each would give out the other's GPUs",
