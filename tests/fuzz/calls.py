@@ -83,7 +83,8 @@ async def _serving(folder: Path) -> AsyncIterator[_Plugin]:
     api = CountingApi({claim["metadata"]["name"]: claim})
     node = await NodePlugin(folder, machine_of("H100-SXM5-80GB"), api).start()
     dra, registry = folder / "dra.sock", folder / "reg.sock"
-    service, registration = DraService(node.claims), Registration(driver="d", endpoint=dra)
+    service = DraService(node.claims, node.telemetry)
+    registration = Registration(driver="d", endpoint=dra)
     async with (
         serving(dra, service.add_to),
         serving(registry, registration.add_to),

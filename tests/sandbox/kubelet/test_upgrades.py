@@ -19,6 +19,7 @@ from kubelet_plugin.health_service import DeviceHealth, Health, HealthBoard, Hea
 from kubelet_plugin.registration import Registration
 from kubelet_plugin.service import DraService
 from kubelet_plugin.sockets import PluginSockets, plugin_sockets
+from tests.kubelet_plugin.conftest import Recorded, telemetry_of
 from tests.sandbox.kubelet.lab import SHORT, Lab, eventually
 
 DRIVER = "a.example.com"
@@ -56,7 +57,7 @@ class Instance:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """It serves, and stops in the plugin's order."""
-        service = DraService(self)
+        service = DraService(self, telemetry_of(Recorded()))
 
         def add_services(server: grpc.aio.Server) -> None:
             service.add_to(server)
