@@ -37,7 +37,7 @@ class Duties:
         policy: PublishPolicy,
     ) -> None:
         self._instance = instance
-        self._reconciler = node.reconciler
+        self._node = node
         self._clock = SystemClock()
         self._publisher = Publisher(api, node.state, policy, recorder, self._clock)
         ours = {"fieldSelector": f"spec.nodeName={node.state.node},spec.driver={DRIVER_NAME}"}
@@ -79,7 +79,12 @@ class Duties:
         async with asyncio.TaskGroup() as tasks:
             duties = [
                 tasks.create_task(duty.run())
-                for duty in (self._slices, self._publisher, self._reconciler)
+                for duty in (
+                    self._slices,
+                    self._publisher,
+                    self._node.reconciler,
+                    self._node.orphans,
+                )
             ]
             while self._instance.leads():
                 await self._clock.sleep(HANDOVER_S)

@@ -13,6 +13,7 @@ from kubelet_plugin.executor import Executor
 from kubelet_plugin.gpu_calls import GpuCalls
 from kubelet_plugin.instances import Instance
 from kubelet_plugin.locks import NodeLocks
+from kubelet_plugin.orphans import Orphans
 from kubelet_plugin.reconciler import Reconciler, Witnesses
 from kubelet_plugin.recovery import Recovery
 from kubelet_plugin.state import NodeState
@@ -50,6 +51,7 @@ class Node:
     survey: Survey
     recovery: Recovery
     reconciler: Reconciler
+    orphans: Orphans
     claims: Claims
 
 
@@ -66,4 +68,12 @@ def build_node(state: NodeState, ground: Ground) -> Node:
     reconciler = Reconciler(state, turns, executor, witnesses, telemetry)
     source = ClaimSource(ground.api, ground.clock, telemetry)
     claims = Claims(state, turns, executor, (recovery, reconciler), (source, telemetry))
-    return Node(state=state, survey=survey, recovery=recovery, reconciler=reconciler, claims=claims)
+    orphans = Orphans(state, turns, stores, recovery, witnesses)
+    return Node(
+        state=state,
+        survey=survey,
+        recovery=recovery,
+        reconciler=reconciler,
+        orphans=orphans,
+        claims=claims,
+    )

@@ -84,7 +84,22 @@ class Recovery:
         rebuilt = await asyncio.to_thread(self._store.rebuild, claim.uid, note, preparation)
         self._state.reserve(rebuilt)
         del self._damages[claim.uid]
-        message = f"{damage.message}; it was written anew"
+        self._tell_rebuilt(claim, damage.message)
+
+    async def adopt(self, noted: ClaimRecord, note: str) -> None:
+        """A claim that is in use, and whose record is lost, has one again; the caller has its turn on the claim."""
+        uid = noted.claim.uid
+        preparation = await self._executor.describe(noted)
+        rebuilt = await asyncio.to_thread(self._store.rebuild, uid, note, preparation)
+        self._state.reserve(rebuilt)
+        self._tell_rebuilt(noted.claim, "the claim's record was lost")
+
+    def is_damaged(self, uid: str) -> bool:
+        """Whether the claim's record waits to be written anew."""
+        return uid in self._damages
+
+    def _tell_rebuilt(self, claim: ClaimRef, why: str) -> None:
+        message = f"{why}; it was written anew"
         log.warning(message)
         self._telemetry.about_claim(claim, Reason.RECORD_REBUILT, message)
         self._telemetry.metrics.recovery("record_rebuilt")

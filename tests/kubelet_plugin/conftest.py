@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from collections.abc import Callable, Iterable
@@ -16,11 +17,11 @@ from dra_driver.config.machine import Machine
 from dra_driver.journal.store import ClaimJournal
 from dra_driver.kube.codec import allocated_claim_from_json
 from dra_driver.model.claim import AllocatedClaim, ClaimRef
-from dra_driver.model.errors import NotFound
+from dra_driver.model.errors import NotFound, Unavailable
 from dra_driver.model.inventory import Inventory
 from dra_driver.model.kinds import Kind
 from dra_driver.model.names import DRIVER_NAME
-from dra_driver.ports import Backend, JsonObject, KubeApi, Recorder, SystemClock
+from dra_driver.ports import Backend, JsonObject, KubeApi, Recorder
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
@@ -45,10 +46,13 @@ class CountingApi:
     claims: dict[str, JsonObject] = field(default_factory=dict)
     gets: int = 0
     down: bool = False
+    unavailable: bool = False
 
     async def get(self, kind: Kind, name: str, *, namespace: str | None = None) -> JsonObject:
         self.gets += 1
         assert not self.down, "the API server was asked while it is down"
+        if self.unavailable:
+            raise Unavailable("the API server does not answer")
         if name not in self.claims:
             raise NotFound(f"{kind.kind} {namespace}/{name} not found", status=404)
         return self.claims[name]
@@ -67,6 +71,19 @@ class Solo:
 
     def alone(self) -> bool:
         return True
+
+
+@dataclass
+class SetClock:
+    """Its time is what a test says; its sleep is real."""
+
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 @dataclass
@@ -106,6 +123,7 @@ class NodePlugin:
         self.cdi = CdiFolder(folder / "cdi")
         self.store = ClaimJournal(folder / "claims", boot_id=BOOT, sync=self._sync)
         self.events = Recorded()
+        self.clock = SetClock()
         self.telemetry = telemetry_of(self.events)
         self._timeout_s = timeout_s
 
@@ -143,7 +161,7 @@ class NodePlugin:
             api=api,
             claims_in_use=in_use,
             telemetry=self.telemetry,
-            clock=SystemClock(),
+            clock=self.clock,
         )
         return build_node(NodeState(NODE, boot_id=BOOT, owner="test"), ground)
 
