@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from itertools import count
 
 import structlog
 from grpc.aio import Server
@@ -46,7 +47,10 @@ from kubelet_plugin.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
 
-LOOK_S = 30.0
+PING_S = 5.0
+"""With the deadline of a call (sdkTimeoutS) this is how late a GPU that hangs is noticed."""
+PINGS_PER_LOOK = 60
+"""A whole look costs a hundred times as much, and finds what others have changed: partitions, modes."""
 
 
 async def run(settings: PluginSettings) -> None:
@@ -166,9 +170,10 @@ class Process:
             await asyncio.Event().wait()
 
     async def _look_again(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            await self._node.survey.look()
+        for number in count(1):
+            await asyncio.sleep(PING_S)
+            survey = self._node.survey
+            await (survey.ping() if number % PINGS_PER_LOOK else survey.look())
             self._health.refresh()
 
     def _policy(self) -> PublishPolicy:

@@ -54,6 +54,11 @@ class GpuCalls:
             target.gpu, lambda: (backend.identify(target), backend.edits(target))
         )
 
+    async def ping(self, pool: str, address: str) -> None:
+        """The GPU answers."""
+        backend = self._backend(pool)
+        await self._workers.call(address, lambda: backend.identify(Target(gpu=address)))
+
     async def finished(self, address: str) -> None:
         """Every call for this GPU that was under way, timed out or not, has come to its end."""
         await self._workers.call(address, lambda: None)

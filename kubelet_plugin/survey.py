@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import structlog
 
@@ -31,6 +32,10 @@ class Survey:
         """
         await asyncio.gather(*(self._look_at_pool(pool) for pool in self._calls.pools))
 
+    async def ping(self) -> None:
+        """Ask every GPU a small question, and look at those that answer otherwise than they did: healthy, sick, new or gone."""
+        await asyncio.gather(*(self._ping_pool(pool) for pool in self._calls.pools))
+
     async def look_at(self, pool: str, address: str) -> Gpu | None:
         """The GPU as it is now, None where it is gone; the caller holds its lock. VendorError if it does not answer."""
         try:
@@ -52,6 +57,27 @@ class Survey:
             return
         self._expect(pool, addresses)
         await asyncio.gather(*(self._look_alone(pool, address) for address in addresses))
+
+    async def _ping_pool(self, pool: str) -> None:
+        known = self._state.inventories.get(pool)
+        try:
+            addresses = await self._calls.addresses(pool)
+        except VendorError as error:
+            log.warning("hardware cannot be looked at", pool=pool, error=str(error))
+            return
+        healthy = {gpu.pci_address for gpu in known.gpus} if known else set()
+        self._expect(pool, addresses)
+        await asyncio.gather(*(self._ping_one(pool, one, healthy) for one in addresses))
+
+    async def _ping_one(self, pool: str, address: str, healthy: Collection[str]) -> None:
+        try:
+            await self._calls.ping(pool, address)
+        except VendorError:
+            is_changed = address in healthy
+        else:
+            is_changed = address not in healthy
+        if is_changed:
+            await self._look_alone(pool, address)
 
     def _expect(self, pool: str, addresses: tuple[str, ...]) -> None:
         """Before the first look a GPU is there and not yet usable; one that the driver lists no more is gone."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dra_driver.model.errors import VendorError
 
@@ -22,50 +22,63 @@ class Workers:
 
     def __init__(self, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._queues: dict[str, SimpleQueue[Callable[[], None]]] = {}
+        self._workers: dict[str, _Worker] = {}
 
     async def call(self, key: str, function: Callable[[], T]) -> T:
         """The function's result; a retryable VendorError when it takes longer than the deadline, queueing included.
 
-        A call that has timed out may still come to its end later: the caller must look at the hardware again.
+        A call that has timed out may still come to its end later: the caller must look at the hardware again. Until then
+        every call of the key is refused at once, so that nothing piles up behind it.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._queue(key).put(lambda: _run(function, future, loop))
+        worker = self._workers.get(key)
+        if worker is None:
+            worker = self._workers[key] = _Worker(key)
+        if worker.overdue:
+            raise VendorError(
+                f"the driver of {key} has not come back from an earlier call; look for it in the node's kernel log",
+                retryable=True,
+            )
+        future = worker.start(function)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await future
         except TimeoutError:
+            worker.overdue.add(future)
             raise VendorError(
                 f"the driver of {key} did not answer within {self._timeout_s:g} s; look for it in the node's kernel log",
                 retryable=True,
             ) from None
 
-    def _queue(self, key: str) -> SimpleQueue[Callable[[], None]]:
-        queue = self._queues.get(key)
-        if queue is None:
-            queue = self._queues[key] = SimpleQueue()
-            threading.Thread(target=_serve, args=(queue,), name=f"gpu-{key}", daemon=True).start()
-        return queue
 
+class _Worker:
+    """A thread and its queue. `overdue`: the calls that timed out and have not come to their end; for the event loop only."""
 
-def _serve(queue: SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        queue.get()()
+    def __init__(self, key: str) -> None:
+        self.overdue: set[asyncio.Future[Any]] = set()
+        self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=self._serve, name=f"gpu-{key}", daemon=True).start()
 
+    def start(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
 
-def _run(
-    function: Callable[[], T], future: asyncio.Future[T], loop: asyncio.AbstractEventLoop
-) -> None:
-    outcome: Callable[[], None]
-    try:
-        outcome = partial(future.set_result, function())
-    except Exception as error:  # noqa: BLE001 (it is raised again where the caller waits)
-        outcome = partial(future.set_exception, error)
+        def run() -> None:
+            outcome: Callable[[], None]
+            try:
+                outcome = partial(future.set_result, function())
+            except Exception as error:  # noqa: BLE001 (it is raised again where the caller waits)
+                outcome = partial(future.set_exception, error)
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._settle, future, outcome)
 
-    def settle() -> None:
+        self._queue.put(run)
+        return future
+
+    def _settle(self, future: asyncio.Future[T], outcome: Callable[[], None]) -> None:
+        self.overdue.discard(future)
         if not future.done():
             outcome()
 
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(settle)
+    def _serve(self) -> None:
+        while True:
+            self._queue.get()()
