@@ -50,7 +50,7 @@ UPSTREAM_BUGS: Final = (
         number=140806,
         what="withdrawing an allocated device frees its counters while it is in use",
         fixed_in=None,
-        answer="a device is withdrawn only when its GPU is gone or was partitioned by somebody else",
+        answer="what is not wanted any more is tainted, and goes when no claim names it in two looks a minute apart",
     ),
     UpstreamBug(
         number=140729,

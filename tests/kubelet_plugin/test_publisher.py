@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -185,6 +186,19 @@ async def test_an_api_server_that_cannot_say_what_it_keeps_is_asked_again(lab: L
         assert not await lab.slices()
         assert not lab.events.said
         lab.api.server_version = version  # type: ignore[method-assign]
+        await lab.clock.advance(60)
+        assert await lab.is_complete()
+
+
+async def test_an_odd_name_ends_no_publisher(lab: Lab) -> None:
+    """Hardware that reports an address of which no name can be made: tried again, and right once it is right."""
+    whole = lab.inventory
+    odd = replace(whole.gpus[0], pci_address="what?")
+    lab.observe(replace(whole, gpus=(odd, *whole.gpus[1:])))
+    async with lab.running():
+        await lab.clock.advance(60)
+        assert not await lab.slices()
+        lab.observe(whole)
         await lab.clock.advance(60)
         assert await lab.is_complete()
 
