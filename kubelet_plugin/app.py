@@ -89,7 +89,11 @@ class Process:
             driver=DRIVER_NAME,
             pod_uid=settings.pod_uid,
         )
-        self._registration = Registration(driver=DRIVER_NAME, endpoint=self._sockets.service)
+        self._registration = Registration(
+            driver=DRIVER_NAME,
+            endpoint=self._sockets.service,
+            on_registered=self._lead_on,
+        )
         self._duties: Duties | None = None
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -99,9 +103,7 @@ class Process:
             background = tasks.create_task(self._work())
             async with self._listening():
                 log.info("serving", node=self._settings.node_name, instance=self._instance.name)
-                announcing = tasks.create_task(self._announce())
                 await stop.wait()
-                announcing.cancel()
                 if self._duties is not None:
                     await self._duties.withdraw_if_drained()
             await self._finish_calls()
@@ -143,10 +145,11 @@ class Process:
                 yield
             self._board.close()
 
-    async def _announce(self) -> None:
-        """From now on older processes of this driver leave to this one what only one does."""
-        await self._registration.registered.wait()
+    def _lead_on(self) -> None:
+        """The kubelet knows this process: older ones leave to it what only one does. A kubelet that starts wipes all slices."""
         self._instance.announce()
+        if self._duties is not None:
+            self._duties.trigger()
 
     async def _work(self) -> None:
         """Everything that is not a call of the kubelet."""
@@ -157,9 +160,7 @@ class Process:
             self._health.refresh()
             tasks.create_task(self._node.recovery.run())
             tasks.create_task(self._look_again())
-            self._duties = Duties(
-                self._instance, self._node, api, self._cluster.events, self._policy()
-            )
+            self._duties = Duties(self._instance, self._node, api, self._telemetry, self._policy())
             tasks.create_task(self._duties.run())
 
     async def _serve_pages(self) -> None:

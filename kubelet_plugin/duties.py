@@ -11,11 +11,12 @@ from dra_driver.kube.watch import Cache, Scope
 from dra_driver.model.errors import KubeError
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
-from dra_driver.ports import KubeApi, Recorder, SystemClock
+from dra_driver.ports import KubeApi, SystemClock
 from kubelet_plugin.instances import Instance
 from kubelet_plugin.node import Node
 from kubelet_plugin.publisher import Publisher
 from kubelet_plugin.targets import PublishPolicy
+from kubelet_plugin.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -33,13 +34,13 @@ class Duties:
         instance: Instance,
         node: Node,
         api: KubeApi,
-        recorder: Recorder,
+        telemetry: Telemetry,
         policy: PublishPolicy,
     ) -> None:
         self._instance = instance
         self._node = node
         self._clock = SystemClock()
-        self._publisher = Publisher(api, node.state, policy, recorder, self._clock)
+        self._publisher = Publisher(api, node.state, policy, telemetry, self._clock)
         ours = {"fieldSelector": f"spec.nodeName={node.state.node},spec.driver={DRIVER_NAME}"}
         scope = Scope(kind=RESOURCE_SLICE, selectors=ours)
         self._slices = Cache(api, scope, on_change=lambda _: self._publisher.trigger())
@@ -56,6 +57,10 @@ class Duties:
         for item in self._slices.objects.values():
             found[item["spec"]["pool"]["name"]] += len(item["spec"].get("devices", ()))
         return found
+
+    def trigger(self) -> None:
+        """The slices may not be what they should be any more."""
+        self._publisher.trigger()
 
     async def run(self) -> None:
         """Do them whenever this process leads, until cancelled."""

@@ -14,7 +14,7 @@ import structlog
 
 from dra_driver.kube.backoff import Backoff
 from dra_driver.model.errors import DraError, FieldsDropped, KubeError, SliceNameTaken
-from dra_driver.ports import Clock, KubeApi, Recorder
+from dra_driver.ports import Clock, KubeApi
 from dra_driver.rules.draining import DRAIN_ANNOTATION
 from dra_driver.rules.pool_layout import DesiredPool
 from dra_driver.rules.publish import LIMITED_ANNOTATION, PublishMode
@@ -26,6 +26,7 @@ from kubelet_plugin.pool_writer import PoolWriter
 from kubelet_plugin.slice_store import SliceStore, StoredSlice
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.targets import PublishPolicy, Targets
+from kubelet_plugin.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -48,15 +49,15 @@ class Publisher:
         api: KubeApi,
         state: NodeState,
         policy: PublishPolicy,
-        recorder: Recorder,
+        telemetry: Telemetry,
         clock: Clock,
     ) -> None:
         self._api = api
         self._state = state
         self._clock = clock
         self._rng = random.Random()  # noqa: S311 -- jitter, not secrets
-        self._node = NodeObject(api, state.node, recorder)
-        self._store = SliceStore(api, self._node)
+        self._node = NodeObject(api, state.node, telemetry.recorder)
+        self._store = SliceStore(api, self._node, telemetry.metrics)
         self._drain = DrainNotice(self._node)
         self._pacing = Pacing(clock, self._rng)
         self._writer = PoolWriter(self._store, self._pacing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc.aio
@@ -25,16 +26,19 @@ class Registration(api_pb2_grpc.RegistrationServicer):
     """Answers from memory, within the kubelet's one second however busy the node is.
 
     `registered` is set while the kubelet's last word was yes; `error` is what it said otherwise. A refusal is no reason to
-    stop: the kubelet tries again by itself.
+    stop: the kubelet tries again by itself. `on_registered` is called at each yes: also after the kubelet was restarted.
     """
 
-    def __init__(self, *, driver: str, endpoint: Path) -> None:
+    def __init__(
+        self, *, driver: str, endpoint: Path, on_registered: Callable[[], None] = lambda: None
+    ) -> None:
         self._info = api_pb2.PluginInfo(
             type="DRAPlugin",
             name=driver,
             endpoint=str(endpoint),
             supported_versions=SUPPORTED_VERSIONS,
         )
+        self._on_registered = on_registered
         self.registered = asyncio.Event()
         self.error = ""
 
@@ -61,6 +65,7 @@ class Registration(api_pb2_grpc.RegistrationServicer):
         self.error = request.error
         if request.plugin_registered:
             self.registered.set()
+            self._on_registered()
             _log.info("registered with the kubelet", driver=self._info.name)
         else:
             self.registered.clear()

@@ -13,6 +13,7 @@ from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.model.slices import ResourceSlice
 from dra_driver.ports import JsonObject, KubeApi
+from kubelet_plugin.metrics import PluginMetrics
 from kubelet_plugin.node_object import NodeObject
 
 log = structlog.get_logger(__name__)
@@ -39,8 +40,9 @@ class StoredSlice:
 class SliceStore:
     """Nothing is remembered from one `read` to the next, so nothing can be out of date."""
 
-    def __init__(self, api: KubeApi, node: NodeObject) -> None:
+    def __init__(self, api: KubeApi, node: NodeObject, metrics: PluginMetrics) -> None:
         self._api = api
+        self._metrics = metrics
         self._node = node
         self._owner: JsonObject | None = None
 
@@ -64,9 +66,13 @@ class SliceStore:
         body["metadata"]["ownerReferences"] = [self._owner | {"controller": True}]
         body["metadata"]["annotations"] = dict(annotations)
         if stored is None:
-            return slice_from_json(await self._create(wanted.name, body))
-        body["metadata"]["resourceVersion"] = stored.raw["metadata"]["resourceVersion"]
-        return slice_from_json(await self._api.replace(RESOURCE_SLICE, body))
+            answer = await self._create(wanted.name, body)
+            self._metrics.slice_write("create")
+        else:
+            body["metadata"]["resourceVersion"] = stored.raw["metadata"]["resourceVersion"]
+            answer = await self._api.replace(RESOURCE_SLICE, body)
+            self._metrics.slice_write("replace")
+        return slice_from_json(answer)
 
     async def delete(self, stored: StoredSlice) -> bool:
         """Delete this very object; False if it was gone, or another one had its name."""
@@ -75,6 +81,7 @@ class SliceStore:
             await self._api.delete(RESOURCE_SLICE, stored.name, preconditions=preconditions)
         except (NotFound, Conflict):
             return False
+        self._metrics.slice_write("delete")
         return True
 
     async def _create(self, name: str, body: JsonObject) -> JsonObject:

@@ -31,7 +31,7 @@ class Telemetry:
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.metrics = metrics
-        self._recorder = recorder
+        self.recorder = recorder
         self._node = node
         self._timer = timer
 
@@ -78,7 +78,7 @@ class Telemetry:
 
     def _event(self, regarding: JsonObject, reason: Reason, message: str) -> None:
         level = REASONS[reason].level
-        self._recorder.event(regarding, level=level, reason=reason, message=message)
+        self.recorder.event(regarding, level=level, reason=reason, message=message)
 
 
 def claim_reference(claim: ClaimRef) -> JsonObject:

@@ -27,7 +27,7 @@ from kubelet_plugin.publisher import Publisher
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.targets import PublishPolicy
 from tests.kubelet_plugin.conftest import NODE as NODE_NAME
-from tests.kubelet_plugin.conftest import POOL, machine_of
+from tests.kubelet_plugin.conftest import POOL, machine_of, telemetry_of
 
 _TURNS = 10
 """More turns of the loop than any chain of wake-ups here takes: the API answers without ever suspending."""
@@ -149,7 +149,9 @@ class Lab:
         """A new process, which has looked at the hardware."""
         self.state = NodeState(NODE_NAME, boot_id="boot", owner="test")
         self.state.observe(self.inventory)
-        self.publisher = Publisher(self.api, self.state, self.policy, self.events, self.clock)
+        self.publisher = Publisher(
+            self.api, self.state, self.policy, telemetry_of(self.events), self.clock
+        )
 
     def observe(self, inventory: Inventory) -> None:
         """The hardware changed."""

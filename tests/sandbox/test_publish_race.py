@@ -29,6 +29,7 @@ from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.publisher import Publisher
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.targets import PublishPolicy
+from tests.kubelet_plugin.conftest import telemetry_of
 
 SEEDS = range(1000)
 ALL_OFF = Gates(
@@ -131,7 +132,9 @@ async def race(api: LocalApi, inventory: Inventory, rng: random.Random) -> list[
     await populate(api)
     state = NodeState("n", boot_id="boot", owner="test")
     state.observe(inventory)
-    publisher = Publisher(jittered(api, rng), state, PublishPolicy(), Silent(), SystemClock())
+    publisher = Publisher(
+        jittered(api, rng), state, PublishPolicy(), telemetry_of(Silent()), SystemClock()
+    )
 
     async def answer(question: Question) -> Placed | Unplaced:
         return place(question, ByType())
