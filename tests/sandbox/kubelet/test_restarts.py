@@ -143,14 +143,19 @@ async def test_a_force_deleted_pod_s_claim_is_unprepared_and_its_successor_waits
 
 async def test_the_newest_connected_instance_of_a_driver_gets_the_calls(lab: Lab) -> None:
     """A rolling update: the old one takes over again when the new one breaks."""
-    old, new = lab.driver(), lab.driver(instance="2")
+    old = lab.driver()
+    new = lab.driver(instance="2", services=["v1.DRAPlugin", "v1.DRAResourceHealth"])
+
+    async def connected() -> bool:
+        return bool(new.watched)
+
     for name in ("one", "two", "three"):
         await lab.make_claim(name)
     async with old.running(lab.registry), lab.kubelet():
         await lab.start_pod("first", "one")
         await lab.until_running("first")
         async with new.running(lab.registry):
-            await lab.until_registered(new)
+            await eventually(connected)
             await lab.start_pod("second", "two")
             await lab.until_running("second")
         await lab.start_pod("third", "three")

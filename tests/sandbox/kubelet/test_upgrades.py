@@ -26,6 +26,21 @@ DRIVER = "a.example.com"
 PATIENT = replace(SHORT, prepare_s=20.0, unprepare_s=20.0)
 
 
+class NotedHealth(HealthService):
+    """Notes that the kubelet's connection is there: the stream is the first that comes over it."""
+
+    def __init__(self, board: HealthBoard, connected: asyncio.Event) -> None:
+        super().__init__(board)
+        self._connected = connected
+
+    async def NodeWatchResources(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> AsyncIterator[Any]:
+        self._connected.set()
+        async for message in super().NodeWatchResources(request, context):
+            yield message
+
+
 @dataclass
 class Instance:
     """Our plugin's services in front of claims that cost nothing; `prepared` are the claims' names, in order."""
@@ -34,6 +49,7 @@ class Instance:
     uid: str
     prepared: list[str] = field(default_factory=list)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    connected: asyncio.Event = field(default_factory=asyncio.Event)
     board: HealthBoard = field(default_factory=HealthBoard)
     registration: Registration = field(init=False)
 
@@ -61,7 +77,7 @@ class Instance:
 
         def add_services(server: grpc.aio.Server) -> None:
             service.add_to(server)
-            HealthService(self.board).add_to(server)
+            NotedHealth(self.board, self.connected).add_to(server)
 
         async with serving(self.sockets.service, add_services, grace_s=20.0):
             try:
@@ -73,8 +89,11 @@ class Instance:
     def tell(self, health: Health) -> None:
         self.board.update({("p", "d"): DeviceHealth(health=health, checked_at=0.0)})
 
-    async def until_registered(self) -> None:
-        await asyncio.wait_for(self.registration.registered.wait(), 5)
+    async def until_connected(self) -> None:
+        """The kubelet has registered it, and calls it from now on."""
+        async with asyncio.timeout(10):
+            await self.registration.registered.wait()
+            await self.connected.wait()
 
     async def until_used(self) -> None:
         async def used() -> bool:
@@ -99,7 +118,7 @@ async def test_the_successor_gets_the_calls_while_the_predecessor_finishes(lab: 
         await lab.start_pod("first", "one")
         await old.until_asked("one")
         async with new.running():
-            await new.until_registered()
+            await new.until_connected()
             await lab.start_pod("second", "two")
             await lab.until_running("second")
             old.may_answer.set()
@@ -114,19 +133,19 @@ async def test_ten_upgrades_under_load_fail_no_call(lab: Lab) -> None:
         async with lab.kubelet(PATIENT), asyncio.TaskGroup() as tasks, AsyncExitStack() as last:
             serving_now = AsyncExitStack()
             await serving_now.enter_async_context(first.running())
-            await first.until_registered()
+            await first.until_connected()
             load = [tasks.create_task(run_pods(lab, f"load-{number}")) for number in range(3)]
             for instance in successors:
                 serving_next = AsyncExitStack()
                 await serving_next.enter_async_context(instance.running())
-                await instance.until_registered()
+                await instance.until_connected()
                 await instance.until_used()
                 await serving_now.aclose()
                 serving_now = serving_next
             await last.enter_async_context(serving_now)
+            errors = [line["error"] for line in lines if "error" in line]
             for task in load:
                 task.cancel()
-    errors = [line["error"] for line in lines if "error" in line]
     assert [error for error in errors if "DRA driver" in error or "NodeP" in error] == []
 
 
@@ -150,9 +169,10 @@ async def test_a_removed_registration_socket_is_registered_again(lab: Lab) -> No
         await lab.start_pod("first", "one")
         await lab.until_running("first")
         instance.registration.registered.clear()
+        instance.connected.clear()
         for path in (instance.sockets.service, instance.sockets.registration):
             path.unlink()
-        await instance.until_registered()
+        await instance.until_connected()
         await lab.start_pod("second", "two")
         await lab.until_running("second")
     assert instance.prepared == ["one", "two"]
@@ -164,7 +184,7 @@ async def test_the_successor_s_health_is_shown_beside_and_after_the_predecessor(
     await lab.make_claim("gpu")
     async with lab.kubelet(), new.running():
         async with old.running():
-            await new.until_registered()
+            await new.until_connected()
             await lab.start_pod("pod", "gpu")
             new.tell(Health.HEALTHY)
             await lab.until_health("pod", {"resourceID": f"{DRIVER}/p/d", "health": "Healthy"})
