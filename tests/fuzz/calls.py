@@ -104,6 +104,7 @@ async def _try(random: Random, plugin: _Plugin) -> int:
         kind = random.choice((_INFO, _STATUS))
         await _call(plugin.registry, _REGISTRY[kind], _noise(random), kind)
     else:
+        _touch(plugin, random.getrandbits(64))
         return await _ask(random, plugin.dra)
     return 0
 
@@ -146,12 +147,17 @@ async def _check_unknown_method(random: Random, channel: grpc.aio.Channel) -> No
         raise AssertionError(f"{method} was answered")
 
 
+def _touch(plugin: _Plugin, version: int) -> None:
+    """The claim has another version: a prepare after an unprepare waits for one."""
+    plugin.claim["metadata"]["resourceVersion"] = f"new-{version}"
+
+
 async def _check_honest_calls(plugin: _Plugin, number: int) -> None:
-    """GetInfo and prepare do as ever, for a claim of a new version: of its former one some input may have been an unprepare."""
+    """GetInfo and prepare do as ever."""
     info = await _call(plugin.registry, GET_INFO, b"", _INFO)
     assert info is not None
     assert registration_pb2.PluginInfo.FromString(info).name == "d"
-    plugin.claim["metadata"]["resourceVersion"] = f"new-{number}"
+    _touch(plugin, number)
     sent = _REQUEST(claims=[_claim(plugin.claim)]).SerializeToString()
     prepared = await _call(plugin.dra, PREPARE, sent, _REQUEST)
     assert prepared is not None
