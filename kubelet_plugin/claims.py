@@ -77,7 +77,7 @@ class Claims:
                 record = await self._usable(claim)
                 if record is not None:
                     return (await self._executor.verify(record)).devices
-                flight.committed = False
+            flight.reconsider()
             changed = self._state.changed
             try:
                 found = await self._source.read(claim)

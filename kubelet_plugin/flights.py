@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,19 +15,32 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One execution. Once it is `committed` it goes on to its end; before, it ends with its last caller."""
+    """One execution. While it is `committed` it goes on; otherwise it ends when nobody wants it any more."""
 
     operation: str
     committed: bool = False
     callers: int = 0
+    unwanted: bool = False
     task: asyncio.Task[Any] = field(init=False)
+
+    def abandon(self) -> None:
+        """Its callers are gone, or something else is to be done: end it, as soon as that is possible."""
+        self.unwanted = True
+        if not self.committed:
+            self.task.cancel()
+
+    def reconsider(self) -> None:
+        """For the execution itself: nothing is begun any more, so it ends here if nobody wants it."""
+        self.committed = False
+        if self.unwanted:
+            raise asyncio.CancelledError
 
 
 class Flights:
-    """The executions under way, by claim."""
+    """The executions under way, by claim, in the order of their calls."""
 
     def __init__(self) -> None:
-        self._latest: dict[str, Flight] = {}
+        self._under_way: defaultdict[str, list[Flight]] = defaultdict(list)
 
     async def join(
         self,
@@ -39,9 +53,10 @@ class Flights:
         Joining an earlier one would answer with what the one in between undoes. Another operation that is not committed
         gives way: ClaimError for its callers.
         """
-        latest = self._latest.get(uid)
+        latest = self._latest(uid)
         if latest is not None and latest.operation == flight.operation:
             flight = latest
+            flight.unwanted = False
         else:
             self._begin(uid, flight, start)
         flight.callers += 1
@@ -51,12 +66,17 @@ class Flights:
         finally:
             flight.callers -= 1
             if not flight.callers:
-                self._abandon(uid, flight)
+                flight.abandon()
 
     async def finish(self) -> None:
         """Return when nothing is under way."""
-        while self._latest:
-            await asyncio.wait([flight.task for flight in self._latest.values()])
+        while tasks := [one.task for flights in self._under_way.values() for one in flights]:
+            await asyncio.wait(tasks)
+
+    def _latest(self, uid: str) -> Flight | None:
+        """The claim's last execution, unless it is being ended."""
+        flights = self._under_way.get(uid)
+        return flights[-1] if flights and not flights[-1].task.cancelling() else None
 
     async def _result(self, flight: Flight) -> Any:
         try:
@@ -75,29 +95,24 @@ class Flights:
         flight: Flight,
         start: Callable[[Flight], Coroutine[Any, Any, T]],
     ) -> None:
-        former = self._latest.get(uid)
-        if former is not None:
-            self._abandon(uid, former)
+        under_way = self._under_way[uid]
+        if under_way:
+            under_way[-1].abandon()
+        former = [one.task for one in under_way]
 
         async def execute() -> T:
-            if former is not None:
-                await asyncio.wait([former.task])
+            if former:
+                await asyncio.wait(former)
             return await start(flight)
 
         flight.task = asyncio.create_task(execute())
         flight.task.add_done_callback(lambda task: self._land(uid, flight, task))
-        self._latest[uid] = flight
-
-    def _abandon(self, uid: str, flight: Flight) -> None:
-        if not flight.committed and not flight.task.done():
-            self._forget(uid, flight)
-            flight.task.cancel()
+        under_way.append(flight)
 
     def _land(self, uid: str, flight: Flight, task: asyncio.Task[Any]) -> None:
-        self._forget(uid, flight)
+        under_way = self._under_way[uid]
+        under_way.remove(flight)
+        if not under_way:
+            del self._under_way[uid]
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody need have waited
-
-    def _forget(self, uid: str, flight: Flight) -> None:
-        if self._latest.get(uid) is flight:
-            del self._latest[uid]
