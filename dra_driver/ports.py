@@ -80,8 +80,8 @@ class ClaimStore(Protocol):
     def read(self, uid: str) -> ClaimRecord | None:
         """One claim's record as it is on disk now, None where there is none; RecordError where it is damaged."""
 
-    def begin(self, record: ClaimRecord) -> None:
-        """Write down what is going to be done, before hardware is touched."""
+    def begin(self, record: ClaimRecord, preparation: Preparation | None = None) -> None:
+        """Write down what is going to be done, before hardware is touched; at once with the outcome where that is nothing."""
 
     def step(self, uid: str, identity: str) -> None:
         """The next step is done and made this."""

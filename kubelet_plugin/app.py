@@ -7,6 +7,7 @@ hardware is looked at and before the API server's client is imported, as replays
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -97,7 +98,10 @@ class Process:
         self._duties: Duties | None = None
 
     async def serve(self, stop: asyncio.Event) -> None:
-        """Until `stop`: then nobody is let in any more, calls under way end, and the client to the API server goes last."""
+        """Until `stop`: then calls under way end, the kubelet is told that it is over, and the client to the API server goes last.
+
+        In this order, because a kubelet hangs up on a plugin that it sees go: its calls would fail although they succeed.
+        """
         await asyncio.to_thread(self._node.recovery.restore)
         async with asyncio.TaskGroup() as tasks:
             background = tasks.create_task(self._work())
@@ -106,7 +110,7 @@ class Process:
                 await stop.wait()
                 if self._duties is not None:
                     await self._duties.withdraw_if_drained()
-            await self._finish_calls()
+                await self._finish_calls()
             background.cancel()
 
     def _build_node(self) -> Node:
@@ -141,9 +145,13 @@ class Process:
         async with serving(
             self._sockets.service, add_services, grace_s=self._settings.stop_timeout_s
         ):
-            async with serving(self._sockets.registration, self._registration.add_to, grace_s=1.0):
-                yield
-            self._board.close()
+            try:
+                async with serving(
+                    self._sockets.registration, self._registration.add_to, grace_s=1.0
+                ):
+                    yield
+            finally:
+                self._board.close()
 
     def _lead_on(self) -> None:
         """The kubelet knows this process: older ones leave to it what only one does. A kubelet that starts wipes all slices."""
@@ -158,6 +166,7 @@ class Process:
             tasks.create_task(self._serve_pages())
             await self._node.survey.look()
             self._health.refresh()
+            _settle_memory()
             tasks.create_task(self._node.recovery.run())
             tasks.create_task(self._look_again())
             self._duties = Duties(self._instance, self._node, api, self._telemetry, self._policy())
@@ -202,6 +211,12 @@ class Process:
                 await self._node.claims.finish_calls()
         except TimeoutError:
             log.warning("stopping with calls under way; the next start undoes what they began")
+
+
+def _settle_memory() -> None:
+    """What is there after the start stays: looking for garbage in it again and again would delay every call now and then."""
+    gc.collect()
+    gc.freeze()
 
 
 def _endpoint(settings: PluginSettings) -> Endpoint:

@@ -45,20 +45,10 @@ class Executor:
         """Do what the record says; undo it in the same call if that fails."""
         uid = record.claim.uid
         self._state.reserve(record)
+        if record.steps:
+            await self._begin(record)
         try:
-            with self._telemetry.phase("record"):
-                await asyncio.to_thread(self._store.begin, record)
-        except Exception:
-            self._state.forget(uid)
-            raise
-        try:
-            with self._telemetry.phase("hardware"):
-                for step in record.steps:
-                    await self._take(step, self._state.records[uid])
-                done = self._state.records[uid]
-                preparation = await self.describe(done)
-            with self._telemetry.phase("cdi"):
-                await asyncio.to_thread(self._finish, done, preparation)
+            preparation = await (self._change(record) if record.steps else self._grant(record))
         except Exception:
             await self._undo_after_failure(uid)
             raise
@@ -102,9 +92,35 @@ class Executor:
             for change in plan_release(record, self._state.inventories):
                 await self._calls.change(record.changed_gpus[change.gpu], change)
                 self._state.retire(change)
-        await asyncio.to_thread(self._cdi.remove, uid)
-        await asyncio.to_thread(self._store.forget, uid)
+        await asyncio.to_thread(self._remove, uid)
         self._state.forget(uid)
+
+    async def _begin(self, record: ClaimRecord) -> None:
+        try:
+            with self._telemetry.phase("record"):
+                await asyncio.to_thread(self._store.begin, record)
+        except Exception:
+            self._state.forget(record.claim.uid)
+            raise
+
+    async def _grant(self, record: ClaimRecord) -> Preparation:
+        """Nothing is changed, so the record is written at once with its outcome."""
+        with self._telemetry.phase("hardware"):
+            preparation = await self.describe(record)
+        with self._telemetry.phase("record"):
+            await asyncio.to_thread(self._write_whole, record, preparation)
+        return preparation
+
+    async def _change(self, record: ClaimRecord) -> Preparation:
+        uid = record.claim.uid
+        with self._telemetry.phase("hardware"):
+            for step in record.steps:
+                await self._take(step, self._state.records[uid])
+            done = self._state.records[uid]
+            preparation = await self.describe(done)
+        with self._telemetry.phase("cdi"):
+            await asyncio.to_thread(self._finish, done, preparation)
+        return preparation
 
     async def _take(self, step: Step, record: ClaimRecord) -> None:
         uid, change = record.claim.uid, bind_parent(step, record)
@@ -112,10 +128,18 @@ class Executor:
         self._state.advance(uid, step, identity)
         await asyncio.to_thread(self._store.step, uid, identity)
 
+    def _write_whole(self, record: ClaimRecord, preparation: Preparation) -> None:
+        self._store.begin(record, preparation)
+        self._cdi.write(record.claim.uid, preparation.edits, self._store.note(record))
+
     def _finish(self, record: ClaimRecord, preparation: Preparation) -> None:
         uid = record.claim.uid
         self._cdi.write(uid, preparation.edits, self._store.note(record))
         self._store.finish(uid, preparation)
+
+    def _remove(self, uid: str) -> None:
+        self._cdi.remove(uid)
+        self._store.forget(uid)
 
     async def _see_unrecorded_step(self, record: ClaimRecord) -> None:
         """Look at the record's GPUs once the step that has no identity is over.

@@ -101,7 +101,8 @@ def _starting(data_dir: Path) -> Iterator[None]:
 
 
 def _files(data_dir: Path) -> list[Path]:
-    return [path for path in data_dir.iterdir() if _FILE.fullmatch(path.name)]
+    with os.scandir(data_dir) as found:
+        return [data_dir / entry.name for entry in found if _FILE.fullmatch(entry.name)]
 
 
 def _live_peer(path: Path) -> Peer | None:

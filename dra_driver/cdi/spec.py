@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from dra_driver.model.edits import ContainerEdits
 from dra_driver.model.errors import NameInvalid
@@ -135,7 +134,7 @@ def _check_edits(edits: ContainerEdits) -> None:
 
 def _check_paths(paths: Iterable[str]) -> None:
     for path in paths:
-        plain = path.startswith("/") and ".." not in PurePosixPath(path).parts
+        plain = path.startswith("/") and "/../" not in f"{path}/"
         _check(
             "path", path, plain and _PRINTABLE.fullmatch(path), "absolute, printable, without .."
         )

@@ -107,17 +107,22 @@ class ClaimJournal:
                 raise RecordError(f"it was damaged, and is set aside as {place}")
         return None
 
-    def begin(self, record: ClaimRecord) -> None:
+    def begin(self, record: ClaimRecord, preparation: Preparation | None = None) -> None:
         """The record is there, with room for the lines to come; a file has its name only once it is whole."""
         path = self._path(record.claim.uid)
-        entry = transitions.intent(record)
-        if record.boot_id != self._boot_id or transitions.follow(None, entry) != record:
+        is_new = not (record.identities or record.preparation or record.releasing)
+        if record.boot_id != self._boot_id or not is_new:
             raise RecordError(
                 f"journal {path}: claim {record.claim} of boot {record.boot_id} cannot begin:"
                 f" only one that nothing was done for, and in boot {self._boot_id}"
             )
+        text = line(transitions.intent(record))
+        if preparation is not None:
+            if record.steps:
+                raise RecordError(f"journal {path}: claim {record.claim} has steps to take first")
+            text += line(transitions.result(preparation))
         with naming(path, "create"):
-            self._create(path, record, line(entry))
+            self._create(path, text, _reserve(record, text), sync=bool(record.steps or preparation))
 
     def step(self, uid: str, identity: str) -> None:
         """RecordError unless a step is missing."""
@@ -158,7 +163,9 @@ class ClaimJournal:
             if preparation is not None:
                 written = (*written, transitions.result(preparation))
             record = self._own(uid, transitions.fold(written))
-            self._create(path, record, b"".join(map(line, written)))
+            text = b"".join(map(line, written))
+            promised = bool(record.steps or record.preparation)
+            self._create(path, text, _reserve(record, text), sync=promised)
             with suppress(OSError):  # a claim with a record is not refused anyway
                 self._quarantine.settle(uid)
         return record
@@ -169,11 +176,13 @@ class ClaimJournal:
     def _paths(self) -> list[Path]:
         return sorted(path for path in entries(self._boot) if path.suffix == ".jsonl")
 
-    def _create(self, path: Path, record: ClaimRecord, text: bytes) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._boot.mkdir(mode=0o700, exist_ok=True)
-        promised = record.steps or record.preparation
-        create(path, text, _reserve(record, text), self._sync if promised else None)
+    def _create(self, path: Path, text: bytes, size_bytes: int, *, sync: bool) -> None:
+        try:
+            create(path, text, size_bytes, self._sync if sync else None)
+        except FileNotFoundError:  # the first record of this boot
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._boot.mkdir(mode=0o700, exist_ok=True)
+            create(path, text, size_bytes, self._sync if sync else None)
 
     def _append(
         self, uid: str, entry: JsonObject, *, sync: bool = False, spare_bytes: int = _SPARE_BYTES

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from typing import TypeAlias
 
 from dra_driver.model.device import CreateStage, Gpu, Instance, PartitionProfile, Placement
@@ -73,9 +74,7 @@ def all_forms(gpu: Gpu) -> tuple[Form, ...]:
     device that fits, so this order packs. The monitor comes last.
     """
     partitions = sorted(_partitions(gpu), key=_packing_order)
-    whole = Form(name=gpu_name(gpu.pci_address), gpu=gpu)
-    monitor = Form(name=monitor_name(gpu.pci_address), gpu=gpu, sharing=Sharing.MONITOR)
-    return (*partitions, whole, monitor)
+    return (*partitions, _whole(gpu), _monitor(gpu))
 
 
 def gpu_of(inventory: Inventory, device: str) -> Gpu | None:
@@ -86,7 +85,10 @@ def gpu_of(inventory: Inventory, device: str) -> Gpu | None:
 def find_form(inventory: Inventory, device: str) -> Form | None:
     """The form of that device name, or None where no GPU could be that."""
     gpu = gpu_of(inventory, device)
-    return next((form for form in all_forms(gpu) if form.name == device), None) if gpu else None
+    if gpu is None:
+        return None
+    forms = chain((_whole(gpu), _monitor(gpu)), _partitions(gpu))
+    return next((form for form in forms if form.name == device), None)
 
 
 def made_instances(records: Iterable[ClaimRecord]) -> frozenset[Made]:
@@ -98,6 +100,14 @@ def made_instances(records: Iterable[ClaimRecord]) -> frozenset[Made]:
 def foreign_instances(gpu: Gpu, made: frozenset[Made]) -> tuple[Instance, ...]:
     """The instances on the GPU that we did not make: never destroyed, and given out only as what they are."""
     return tuple(i for i in gpu.instances if (gpu.pci_address, i.profile, i.placement) not in made)
+
+
+def _whole(gpu: Gpu) -> Form:
+    return Form(name=gpu_name(gpu.pci_address), gpu=gpu)
+
+
+def _monitor(gpu: Gpu) -> Form:
+    return Form(name=monitor_name(gpu.pci_address), gpu=gpu, sharing=Sharing.MONITOR)
 
 
 def _partitions(gpu: Gpu) -> Iterator[Form]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import pytest
 
@@ -88,7 +88,7 @@ async def test_equal_calls_share_one_execution(runway: Runway) -> None:
     await settle()
     assert runway.began == ["p0"]
     runway.open_all()
-    assert await asyncio.gather(*calls) == ["p0"] * 4
+    assert list(await asyncio.gather(*calls)) == ["p0"] * 4
 
 
 async def test_other_claims_are_independent(runway: Runway) -> None:
@@ -98,7 +98,7 @@ async def test_other_claims_are_independent(runway: Runway) -> None:
     await settle()
     assert runway.began == ["p", "other"]
     runway.open_all()
-    assert await asyncio.gather(first, other) == ["p", "other"]
+    assert list(await asyncio.gather(first, other)) == ["p", "other"]
 
 
 async def test_a_prepare_after_an_unprepare_does_not_join_the_one_before_it(
@@ -114,7 +114,7 @@ async def test_a_prepare_after_an_unprepare_does_not_join_the_one_before_it(
     await settle()
     assert runway.began == ["p1"]
     runway.open_all()
-    assert await asyncio.gather(first, between, second) == ["p1", "u", "p2"]
+    assert list(await asyncio.gather(first, between, second)) == ["p1", "u", "p2"]
     assert runway.ended == ["p1", "u", "p2"]
 
 
@@ -159,7 +159,7 @@ async def test_a_committed_prepare_is_not_cut_off_by_an_unprepare(runway: Runway
     await settle()
     assert runway.began == ["p"]
     runway.open_all()
-    assert await asyncio.gather(prepare, release) == ["p", "u"]
+    assert list(await asyncio.gather(prepare, release)) == ["p", "u"]
 
 
 async def test_one_caller_that_goes_away_leaves_the_others_theirs(runway: Runway) -> None:
@@ -248,7 +248,7 @@ async def test_calls_follow_one_another_though_one_between_them_was_given_up(
     await settle()
     assert runway.began == ["u1"]
     runway.open_all()
-    assert await asyncio.gather(first, last, after) == ["u1", "u2", "p2"]
+    assert list(await asyncio.gather(first, last, after)) == ["u1", "u2", "p2"]
     assert runway.began == runway.ended == ["u1", "u2", "p2"]
 
 
@@ -310,8 +310,9 @@ async def test_a_failure_that_nobody_waits_for_is_not_reported_as_a_bug(
 async def capture_loop_errors() -> list[str]:
     """What asyncio's exception handler was told."""
     told: list[str] = []
-    handle: Callable[[asyncio.AbstractEventLoop, dict[str, object]], None] = lambda _, context: (
+
+    def handle(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         told.append(str(context["message"]))
-    )
+
     asyncio.get_running_loop().set_exception_handler(handle)
     return told
