@@ -19,6 +19,7 @@ from dra_driver.model.errors import StartError
 
 _FILE = re.compile(r"instance(-.+)?\.lock")
 _SERVING = "serving"
+_STARTING = "starting.lock"
 
 
 class Peer(NamedTuple):
@@ -49,6 +50,11 @@ class Instance:
     def alone(self) -> bool:
         """Whether no other process may change records or hardware now. One that starts later looks at them first."""
         return not self._peers()
+
+    def peace(self) -> int | None:
+        """The same number as long as no other process can have changed anything; None while one may."""
+        joined_ns = (self._path.parent / _STARTING).stat().st_mtime_ns
+        return joined_ns if self.alone() else None
 
     def leads(self) -> bool:
         """Whether publishing, recovering and reporting health are this process's work."""
@@ -91,10 +97,11 @@ def joined(data_dir: Path, pod_uid: str | None) -> Iterator[Instance]:
 
 @contextmanager
 def _starting(data_dir: Path) -> Iterator[None]:
-    """One process at a time looks for others and joins them."""
-    descriptor = os.open(data_dir / "starting.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """One process at a time looks for others and joins them; the file's time says when the last one did."""
+    descriptor = os.open(data_dir / _STARTING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.utime(descriptor, ns=(now_ns := time.monotonic_ns(), now_ns))
         yield
     finally:
         os.close(descriptor)

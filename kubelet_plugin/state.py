@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -87,13 +87,12 @@ class NodeState:
             faults = tuple(fault for fault in former.faults if fault.pci_address != address)
             self.observe(replace(former, gpus=gpus, faults=faults))
 
-    def refresh(self, stored: Mapping[str, ClaimRecord], ours: Iterable[str] = ()) -> None:
+    def refresh(self, stored: Mapping[str, ClaimRecord], ours: Collection[str] = ()) -> None:
         """Take over what the journal says of all claims but `ours`: those this process is working on, and knows better."""
-        kept = {uid: self._records[uid] for uid in ours if uid in self._records}
-        gone = self._records.keys() - stored.keys() - kept.keys()
+        gone = self._records.keys() - stored.keys() - set(ours)
         for uid in gone:
             self._drop(uid)
-        for uid in stored.keys() - kept.keys():
+        for uid in stored.keys() - set(ours):
             self._put(stored[uid])
         if gone:
             self._signal()

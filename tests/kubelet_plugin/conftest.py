@@ -72,6 +72,9 @@ class Solo:
     def alone(self) -> bool:
         return True
 
+    def peace(self) -> int:
+        return 1
+
 
 @dataclass
 class SetClock:
@@ -118,6 +121,7 @@ class NodePlugin:
         self.syncs = 0
         self.api = api
         self.in_use: set[tuple[str, str]] = set()
+        self.instance = cast("Instance", Solo())
         self.nvml = SimulatedNvml(machine, node=NODE, state_dir=folder / "hardware")
         self.backends: dict[str, Backend] = {POOL: NvidiaBackend(self.nvml)}
         self.cdi = CdiFolder(folder / "cdi")
@@ -152,7 +156,7 @@ class NodePlugin:
             return self.in_use
 
         ground = Ground(
-            instance=cast("Instance", Solo()),
+            instance=self.instance,
             lock_file=self.folder / "locks",
             backends=self.backends,
             sdk_timeout_s=self._timeout_s,
