@@ -1,0 +1,153 @@
+"""Locks by name, inside a process and between two."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from kubelet_plugin.locks import NodeLocks
+from tests.kubelet_plugin.second_process import SecondProcess, second_process
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Iterator[NodeLocks]:
+    locks = NodeLocks(tmp_path / "locks")
+    yield locks
+    locks.close()
+
+
+@pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[SecondProcess]:
+    async with second_process(tmp_path) as process:
+        yield process
+
+
+class Waiting:
+    """A task that wants locks, holds them until told, and says when it has them."""
+
+    def __init__(self, locks: NodeLocks, *names: str) -> None:
+        self.has_them = asyncio.Event()
+        self.may_go = asyncio.Event()
+        self.task = asyncio.create_task(self._hold(locks, names))
+
+    async def _hold(self, locks: NodeLocks, names: tuple[str, ...]) -> None:
+        async with locks.held(*names):
+            self.has_them.set()
+            await self.may_go.wait()
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def is_free_for(other: SecondProcess, name: str) -> None:
+    """The other process gets the lock, and gives it back."""
+    assert await other.do("lock", name) == "done"
+    assert await other.do("unlock") == "done"
+
+
+async def test_a_name_is_held_once_inside_a_process(locks: NodeLocks) -> None:
+    """The next one gets it when the first has given it back; other names are free."""
+    first, second, apart = Waiting(locks, "a"), Waiting(locks, "a"), Waiting(locks, "b")
+    await settle()
+    assert (first.has_them.is_set(), second.has_them.is_set()) == (True, False)
+    assert apart.has_them.is_set()
+    first.may_go.set()
+    await asyncio.wait_for(second.has_them.wait(), 5)
+    for one in (second, apart):
+        one.may_go.set()
+    await asyncio.gather(first.task, second.task, apart.task)
+
+
+async def test_a_name_is_held_once_between_processes(
+    locks: NodeLocks, other: SecondProcess
+) -> None:
+    """Neither gets what the other holds; whoever waits gets it as soon as it is given back, the loop running meanwhile."""
+    await other.do("lock", "a")
+    mine = Waiting(locks, "a")
+    apart = Waiting(locks, "b")
+    await asyncio.wait_for(apart.has_them.wait(), 5)
+    assert not mine.has_them.is_set()
+    await other.do("unlock")
+    await asyncio.wait_for(mine.has_them.wait(), 5)
+    await other.tell("lock", "a")
+    await is_blocked(other)
+    mine.may_go.set()
+    assert await other.answer() == "done"
+    apart.may_go.set()
+    await asyncio.gather(mine.task, apart.task)
+
+
+async def is_blocked(other: SecondProcess) -> None:
+    """It does not answer. That can only be seen by waiting a little; on a slow machine this proves less, and never fails."""
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(other.answer(), 0.2)
+
+
+async def test_a_killed_process_holds_nothing(locks: NodeLocks, other: SecondProcess) -> None:
+    """SIGKILL: whoever waits gets its locks at once."""
+    await other.do("lock", "a", "b")
+    mine = Waiting(locks, "a", "b")
+    await settle()
+    assert not mine.has_them.is_set()
+    await other.kill()
+    await asyncio.wait_for(mine.has_them.wait(), 5)
+    mine.may_go.set()
+    await mine.task
+
+
+async def test_names_are_taken_in_one_order(locks: NodeLocks, other: SecondProcess) -> None:
+    """However they are named: so no two ever wait for each other; while the second is waited for, the first is held."""
+    await other.do("lock", "b")
+    mine = Waiting(locks, "b", "a", "a")
+    await settle()
+    behind = Waiting(locks, "a")
+    await settle()
+    assert not behind.has_them.is_set()
+    await other.do("unlock")
+    mine.may_go.set()
+    behind.may_go.set()
+    await asyncio.wait_for(asyncio.gather(mine.task, behind.task), 5)
+
+
+async def test_many_tasks_with_many_names_never_wait_for_each_other(locks: NodeLocks) -> None:
+    """Every pair of four names, in both orders, wanted at once: all are served."""
+    names = "abcd"
+    wanted = [Waiting(locks, one, two) for one in names for two in names]
+    for one in wanted:
+        one.may_go.set()
+    await asyncio.wait_for(asyncio.gather(*(one.task for one in wanted)), 10)
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+async def test_who_is_cancelled_while_waiting_leaves_nothing_locked(
+    locks: NodeLocks, other: SecondProcess, name: str
+) -> None:
+    """Neither the name that was waited for nor those taken before it, inside and between processes."""
+    await other.do("lock", "b")
+    mine = Waiting(locks, "a", "b")
+    await settle()
+    mine.task.cancel()
+    await settle()
+    await other.do("unlock")
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(mine.task, 5)
+    await is_free_for(other, name)
+    again = Waiting(locks, name)
+    await asyncio.wait_for(again.has_them.wait(), 5)
+    again.may_go.set()
+    await again.task
+
+
+async def test_an_error_inside_gives_the_locks_back(
+    locks: NodeLocks, other: SecondProcess
+) -> None:
+    """Whatever happens in the block."""
+    with pytest.raises(ValueError, match="oops"):
+        async with locks.held("a"):
+            raise ValueError("oops")
+    await is_free_for(other, "a")
