@@ -28,7 +28,7 @@ class ClaimSource:
         self._telemetry = telemetry
         self._clock = clock
         self._prepared: dict[str, str] = {}
-        self._released: dict[str, tuple[str, float]] = {}
+        self._released: dict[str, tuple[str, float]] = {}  # in the order of time
 
     async def read(self, claim: ClaimRef) -> AllocatedClaim:
         """The claim, by one consistent GET. KubeError, ClaimReplaced where the name has another UID, ClaimReleased if late."""
@@ -55,9 +55,9 @@ class ClaimSource:
     def released(self, claim: ClaimRef) -> None:
         """It was unprepared; that is remembered for ten minutes."""
         now = self._clock.monotonic()
-        self._released = {
-            uid: one for uid, one in self._released.items() if now - one[1] < REMEMBERED_S
-        }
+        while self._released and now - next(iter(self._released.values()))[1] > REMEMBERED_S:
+            del self._released[next(iter(self._released))]
         version = self._prepared.pop(claim.uid, None)
         if version is not None:
+            self._released.pop(claim.uid, None)
             self._released[claim.uid] = version, now

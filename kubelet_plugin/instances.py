@@ -9,9 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ from dra_driver.model.errors import StartError
 
 _FILE = re.compile(r"instance(-.+)?\.lock")
 _SERVING = "serving"
-_STARTING = "starting.lock"
+_ARRIVALS = struct.Struct("=Q")
 
 
 class Peer(NamedTuple):
@@ -32,9 +34,11 @@ class Peer(NamedTuple):
 class Instance:
     """This process among those that serve the folder. Make it by `joined`."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, arrivals: mmap) -> None:
         self._path = path
         self._descriptor = descriptor
+        self._arrivals = arrivals
+        self._alone_since: int | None = None
         self._since_ns = time.monotonic_ns()
         self._write("starting")
 
@@ -49,12 +53,19 @@ class Instance:
 
     def alone(self) -> bool:
         """Whether no other process may change records or hardware now. One that starts later looks at them first."""
-        return not self._peers()
+        return self.peace() is not None
 
     def peace(self) -> int | None:
-        """The same number as long as no other process can have changed anything; None while one may."""
-        joined_ns = (self._path.parent / _STARTING).stat().st_mtime_ns
-        return joined_ns if self.alone() else None
+        """The same number as long as no other process can have changed anything; None while one may.
+
+        Asked several times for each call, so it reads memory that all processes share, and looks at files only after somebody came.
+        """
+        arrivals: int = _ARRIVALS.unpack(self._arrivals)[0]
+        if arrivals != self._alone_since:
+            if self._peers():
+                return None
+            self._alone_since = arrivals
+        return arrivals
 
     def leads(self) -> bool:
         """Whether publishing, recovering and reporting health are this process's work."""
@@ -75,7 +86,7 @@ def joined(data_dir: Path, pod_uid: str | None) -> Iterator[Instance]:
     Without `pod_uid` there is one name, and so one process.
     """
     path = data_dir / (f"instance-{pod_uid}.lock" if pod_uid else "instance.lock")
-    with _starting(data_dir):
+    with _arriving(data_dir) as arrivals:
         if _live_peer(path) is not None:
             process = path.read_text(encoding="ascii").split()[1]
             raise StartError(
@@ -86,7 +97,7 @@ def joined(data_dir: Path, pod_uid: str | None) -> Iterator[Instance]:
             if _live_peer(former) is None:
                 former.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        instance = Instance(path, descriptor)
+        instance = Instance(path, descriptor, arrivals)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield instance
@@ -96,14 +107,19 @@ def joined(data_dir: Path, pod_uid: str | None) -> Iterator[Instance]:
 
 
 @contextmanager
-def _starting(data_dir: Path) -> Iterator[None]:
-    """One process at a time looks for others and joins them; the file's time says when the last one did."""
-    descriptor = os.open(data_dir / _STARTING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _arriving(data_dir: Path) -> Iterator[mmap]:
+    """One process at a time looks for others and joins them; the memory that all share counts those that did."""
+    descriptor = os.open(data_dir / "arrivals", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.utime(descriptor, ns=(now_ns := time.monotonic_ns(), now_ns))
-        yield
+        os.ftruncate(descriptor, _ARRIVALS.size)
+        arrivals = mmap(descriptor, _ARRIVALS.size)
+        yield arrivals
+        _ARRIVALS.pack_into(arrivals, 0, _ARRIVALS.unpack(arrivals)[0] + 1)
     finally:
+        fcntl.flock(
+            descriptor, fcntl.LOCK_UN
+        )  # closing is not enough: the memory keeps the file open
         os.close(descriptor)
 
 

@@ -118,5 +118,9 @@ async def test_the_files_of_those_that_died_do_not_pile_up(
     async with second_process(tmp_path) as live:
         await live.do("join", "live")
         with joined(tmp_path, "mine"):
-            names = {path.name for path in tmp_path.glob("instance*")}
+            names = _names(tmp_path)
         assert names == {"instance-live.lock", "instance-mine.lock"}
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("instance*")}

@@ -143,9 +143,7 @@ async def test_who_is_cancelled_while_waiting_leaves_nothing_locked(
     await again.task
 
 
-async def test_an_error_inside_gives_the_locks_back(
-    locks: NodeLocks, other: SecondProcess
-) -> None:
+async def test_an_error_inside_gives_the_locks_back(locks: NodeLocks, other: SecondProcess) -> None:
     """Whatever happens in the block."""
     with pytest.raises(ValueError, match="oops"):
         async with locks.held("a"):
