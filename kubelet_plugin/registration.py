@@ -38,6 +38,7 @@ class Registration(api_pb2_grpc.RegistrationServicer):
             endpoint=str(endpoint),
             supported_versions=SUPPORTED_VERSIONS,
         )
+        self._loop = asyncio.get_running_loop()
         self._on_registered = on_registered
         self.registered = asyncio.Event()
         self.error = ""
@@ -64,8 +65,8 @@ class Registration(api_pb2_grpc.RegistrationServicer):
         """Take note of what the kubelet made of us."""
         self.error = request.error
         if request.plugin_registered:
-            self.registered.set()
-            self._on_registered()
+            self._loop.call_soon_threadsafe(self.registered.set)
+            self._loop.call_soon_threadsafe(self._on_registered)
             _log.info("registered with the kubelet", driver=self._info.name)
         else:
             self.registered.clear()

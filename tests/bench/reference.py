@@ -1,8 +1,9 @@
 """The reference model: a DRA driver as drivers are usually written, to compare with where no peer's program is at hand.
 
-All claims are in one checkpoint file. It is rewritten whole (temporary file, fsync, rename) when a claim is begun, when it is
-done and when it is released, under one lock. Everything else is as cheap as can be: one GET outside of the lock, a constant CDI file,
-no planning and no checks. `python -m tests.bench.reference SERVER DATA REGISTRY CDI`.
+All claims are in one checkpoint file. When a claim is begun, when it is done and when it is released, it is read, its checksum
+verified over what is encoded anew, and rewritten whole (temporary file, fsync, rename), under one lock: so do drivers that use the
+kubelet's checkpoint manager, NVIDIA's and the example driver among them. Everything else is as cheap as can be: one GET
+outside of the lock, a constant CDI file, no planning and no checks. `python -m tests.bench.reference SERVER DATA REGISTRY CDI`.
 """
 
 from __future__ import annotations
@@ -34,14 +35,30 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.claims: dict[str, JsonObject] = {}
-        if path.exists():
-            self.claims = json.loads(path.read_bytes())["claims"]
+        if not path.exists():
+            self._write({})
 
-    def rewrite(self) -> None:
-        """The file says what the memory says, durably."""
-        claims = json.dumps(self.claims)
-        text = f'{{"claims": {claims}, "checksum": {zlib.crc32(claims.encode())}}}'
+    def record(self, uid: str) -> JsonObject | None:
+        """What the file says of the claim."""
+        return self._read().get(uid)
+
+    def change(self, uid: str, record: JsonObject | None) -> None:
+        """The file says this of the claim, or nothing, durably."""
+        claims = self._read()
+        claims.pop(uid, None)
+        if record is not None:
+            claims[uid] = record
+        self._write(claims)
+
+    def _read(self) -> dict[str, JsonObject]:
+        stored = json.loads(self._path.read_bytes())
+        claims: dict[str, JsonObject] = stored["claims"]
+        assert stored["checksum"] == zlib.crc32(json.dumps(claims).encode())
+        return claims
+
+    def _write(self, claims: dict[str, JsonObject]) -> None:
+        encoded = json.dumps(claims)
+        text = f'{{"claims": {encoded}, "checksum": {zlib.crc32(encoded.encode())}}}'
         draft = self._path.with_suffix(".draft")
         with draft.open("w") as file:
             file.write(text)
@@ -90,14 +107,14 @@ class Driver(api_pb2_grpc.DRAPluginServicer):
         """Every claim is released."""
         for claim in request.claims:
             async with self._lock:
-                if self._checkpoint.claims.pop(claim.uid, None) is not None:
-                    self._spec(claim.uid).unlink(missing_ok=True)
-                    await asyncio.to_thread(self._checkpoint.rewrite)
+                self._spec(claim.uid).unlink(missing_ok=True)
+                await asyncio.to_thread(self._checkpoint.change, claim.uid, None)
         done = {claim.uid: api_pb2.NodeUnprepareResourceResponse() for claim in request.claims}
         return api_pb2.NodeUnprepareResourcesResponse(claims=done)
 
     async def _prepare(self, claim: api_pb2.Claim) -> api_pb2.NodePrepareResourceResponse:
-        known = self._checkpoint.claims.get(claim.uid)
+        async with self._lock:
+            known = await asyncio.to_thread(self._checkpoint.record, claim.uid)
         if known is None or known["state"] != "PrepareCompleted":
             known = await self._prepare_anew(claim)
         devices = [api_pb2.Device(**device) for device in known["devices"]]
@@ -119,12 +136,11 @@ class Driver(api_pb2_grpc.DRAPluginServicer):
         ]
         record: JsonObject = {"namespace": claim.namespace, "name": claim.name, "results": results}
         async with self._lock:
-            self._checkpoint.claims[claim.uid] = record | {"state": "PrepareStarted"}
-            await asyncio.to_thread(self._checkpoint.rewrite)
+            begun = record | {"state": "PrepareStarted"}
+            await asyncio.to_thread(self._checkpoint.change, claim.uid, begun)
             await asyncio.to_thread(self._write_spec, claim.uid, devices)
             record |= {"state": "PrepareCompleted", "devices": devices}
-            self._checkpoint.claims[claim.uid] = record
-            await asyncio.to_thread(self._checkpoint.rewrite)
+            await asyncio.to_thread(self._checkpoint.change, claim.uid, record)
         return record
 
     def _spec(self, uid: str) -> Path:
