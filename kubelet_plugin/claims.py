@@ -72,12 +72,13 @@ class Claims:
         self, claim: ClaimRef, wait_until: float, flight: Flight
     ) -> tuple[PreparedDevice, ...]:
         while True:
-            async with self._turns.claim(claim.uid):
-                flight.committed = True
-                record = await self._usable(claim)
-                if record is not None:
-                    return (await self._executor.verify(record)).devices
-            flight.reconsider()
+            if not self._is_new(claim):
+                async with self._turns.claim(claim.uid):
+                    flight.committed = True
+                    record = await self._usable(claim)
+                    if record is not None:
+                        return (await self._executor.verify(record)).devices
+                flight.reconsider()
             changed = self._state.changed
             try:
                 found = await self._source.read(claim)
@@ -91,6 +92,11 @@ class Claims:
                     self._source.prepared(found)
                     log.info("prepared", devices=[device.device for device in devices])
                     return devices
+
+    def _is_new(self, claim: ClaimRef) -> bool:
+        """Whether it is sure, without a look, that nothing was done for the claim."""
+        is_known = claim.uid in self._state.records or self._recovery.is_damaged(claim.uid)
+        return self._turns.up_to_date() and not is_known
 
     async def _usable(self, claim: ClaimRef) -> ClaimRecord | None:
         """The claim's record, if it is prepared; otherwise what is half done, or was damaged, is out of the way."""
@@ -108,8 +114,8 @@ class Claims:
 
         Raises DeviceHeld or a retryable VendorError, with the flight not committed, where waiting may help.
         """
-        facts = self._state.snapshot(claim)
-        async with self._turns.claim(claim.ref.uid), self._turns.gpus(facts.gpus(exclusive=True)):
+        gpus = self._state.gpus_of(claim)
+        async with self._turns.claim(claim.ref.uid), self._turns.gpus(gpus):
             if claim.ref.uid in self._state.records:
                 return None
             with self._telemetry.phase("plan"):

@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from hashlib import blake2b
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -31,25 +31,31 @@ class NodeLocks:
     @asynccontextmanager
     async def held(self, *names: str) -> AsyncIterator[None]:
         """Nobody else holds any of these while the block runs; taken in sorted order, so that no two wait for each other."""
-        async with AsyncExitStack() as stack:
+        taken: list[tuple[str, asyncio.Lock]] = []
+        try:
             for name in sorted(set(names)):
-                await stack.enter_async_context(self._one(name))
+                lock = await self._take(name)
+                taken.append((name, lock))
             yield
+        finally:
+            for name, lock in reversed(taken):
+                self._set(name, fcntl.F_UNLCK, fcntl.F_OFD_SETLK)
+                lock.release()
 
     def close(self) -> None:
         """Everything that is still held is free."""
         os.close(self._descriptor)
 
-    @asynccontextmanager
-    async def _one(self, name: str) -> AsyncIterator[None]:
+    async def _take(self, name: str) -> asyncio.Lock:
         lock = self._inside.setdefault(name, asyncio.Lock())
-        async with lock:
+        await lock.acquire()
+        try:
             if not self._try(name):
                 await self._wait(name)
-            try:
-                yield
-            finally:
-                self._set(name, fcntl.F_UNLCK, fcntl.F_OFD_SETLK)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
 
     def _try(self, name: str) -> bool:
         try:

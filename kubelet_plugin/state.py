@@ -46,15 +46,13 @@ class NodeState:
 
     def snapshot(self, claim: AllocatedClaim) -> Snapshot:
         """All facts for planning that claim, as one value; of other claims those that hold something on its GPUs."""
-        facts = Snapshot(
-            claim=claim,
-            node=self.node,
-            inventories=dict(self._inventories),
-            boot_id=self._boot_id,
-            owner=self._owner,
-        )
+        facts = self._facts(claim)
         uids = {uid for gpu in facts.gpus() for uid in self._on_gpu[gpu]}
         return replace(facts, records={uid: self._records[uid] for uid in uids})
+
+    def gpus_of(self, claim: AllocatedClaim) -> Mapping[str, str]:
+        """The GPUs that the claim takes from others, each with its pool."""
+        return self._facts(claim).gpus(exclusive=True)
 
     def on_inventory(self, listener: Callable[[], None]) -> None:
         """Have it called whenever an inventory has changed."""
@@ -135,6 +133,15 @@ class NodeState:
     async def wait_for_release(self) -> None:
         """Return when a claim may have been released since this call."""
         await self._changed.wait()
+
+    def _facts(self, claim: AllocatedClaim) -> Snapshot:
+        return Snapshot(
+            claim=claim,
+            node=self.node,
+            inventories=dict(self._inventories),
+            boot_id=self._boot_id,
+            owner=self._owner,
+        )
 
     def _put(self, record: ClaimRecord) -> None:
         self._records[record.claim.uid] = record

@@ -64,6 +64,11 @@ class Turns:
         """Whether no other process works on this node."""
         return self._instance.alone()
 
+    def up_to_date(self) -> bool:
+        """Whether no other process can have recorded anything that is not known here."""
+        peace = self._instance.peace()
+        return peace is not None and peace == self._known
+
     async def _catch_up(self) -> int | None:
         """The state's records are true when this returns, except of claims that somebody is working on; since which peace."""
         peace = self._instance.peace()

@@ -13,7 +13,7 @@ from kubelet_plugin.registration import Registration
 
 
 @pytest.fixture
-def registration() -> Registration:
+async def registration() -> Registration:
     return Registration(driver="gpu.dra-driver.dev", endpoint=Path("/plugins/gpu/dra.sock"))
 
 
