@@ -54,8 +54,9 @@ class NullDevices:
     def _existing(self, node: DeviceNode) -> DeviceNode:
         host = self._root / node.path.lstrip("/")
         try:
-            host.parent.mkdir(parents=True, exist_ok=True)
-            _make_null(host)
+            if not host.exists():
+                host.parent.mkdir(parents=True, exist_ok=True)
+                _make_null(host)
         except OSError as error:
             raise VendorError(
                 f"device node {host}: {error.strerror}; give simulationDir a folder that can be written",
