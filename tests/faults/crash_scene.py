@@ -1,0 +1,112 @@
+"""Where plugins crash: a node with two GPUs, kinds of claims for one of them, and bystanders on the other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from dra_driver.model.device import SetMode
+from dra_driver.ports import JsonObject
+from tests.faults.forks import Forks
+from tests.faults.invariants import Violation
+from tests.faults.kill_points import KillPoint
+from tests.faults.node import Cluster, Node, serving_cluster, short_folder
+
+NODE_NAME: Final = "n"
+GPU: Final = "0000:1b:00.0"
+_NAME: Final = "gpu-0000-1b-00-0"
+_OTHER: Final = "gpu-0000-43-00-0"
+_BYSTANDERS: Final = (f"{_OTHER}-mig-1g-10gb-6", f"{_OTHER}-mig-2g-20gb-2")
+_MACHINE: Final = """
+apiVersion: gpu.dra-driver.dev/v1alpha1
+kind: Machine
+name: two-gpus
+gpus:
+- {vendor: nvidia, model: H100-SXM5-80GB}
+- {vendor: nvidia, model: H100-SXM5-80GB, mode: mig, instances: [{profile: 1g.10gb, start: 0}]}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A kind of claim, and the mode of its GPU before: another one than it needs, so that the mode is changed as well."""
+
+    name: str
+    devices: tuple[str, ...]
+    mode: str
+    admin: bool = False
+
+
+TWO_PARTITIONS: Final = Form(
+    name="two partitions",
+    devices=(f"{_NAME}-mig-1g-10gb-6", f"{_NAME}-mig-3g-40gb-0"),
+    mode="whole",
+)
+FORMS: Final = (
+    Form(name="whole GPU", devices=(_NAME,), mode="mig"),
+    Form(name="partition", devices=(f"{_NAME}-mig-1g-10gb-6",), mode="whole"),
+    TWO_PARTITIONS,
+    Form(name="monitor", devices=(f"{_NAME}-monitor",), mode="whole", admin=True),
+)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Points at which a process died, points that it did not reach, and what was wrong."""
+
+    died: list[KillPoint] = field(default_factory=list)
+    unreached: list[KillPoint] = field(default_factory=list)
+    wrongs: list[str] = field(default_factory=list)
+
+    def note(self, point: KillPoint | None, when: str, wrongs: Sequence[Violation | str]) -> None:
+        """These are wrong, some time after the kill at that point."""
+        self.wrongs += [f"{point}, {when}: {wrong}" for wrong in wrongs]
+
+
+class Scene:
+    """One node with its API server."""
+
+    def __init__(self, node: Node, cluster: Cluster) -> None:
+        self.node = node
+        self.cluster = cluster
+
+    async def new_claim(self, form: Form) -> JsonObject:
+        """A claim of that kind, whose GPU is in the wrong mode for it. No plugin may be running."""
+        self.node.backend.partition(SetMode(gpu=GPU, mode=form.mode))
+        return await self.cluster.new_claim(*form.devices, admin=form.admin)
+
+    async def give_back(self, point: KillPoint, claim: JsonObject, outcome: Outcome) -> None:
+        """Unprepare, twice as a kubelet may; then nothing is left of the claim, and the plugin is gone."""
+        for _ in range(2):
+            error = await self.node.unprepare(claim)
+            outcome.note(point, "unprepare", [error] if error else [])
+        outcome.note(point, "in the end", await self.node.settles())
+        left = self.node.folder.rglob(f"*{claim['metadata']['uid']}*")
+        outcome.note(point, "left", [str(path) for path in left if path.suffix != ".settled"])
+        await self.node.kill()
+        await self.cluster.delete(claim)
+
+
+@asynccontextmanager
+async def staged(forks: Forks) -> AsyncIterator[Scene]:
+    """A node that no plugin serves, whose bystanders are prepared; when the block ends they are as they were.
+
+    They hold partitions of another GPU, beside one that somebody else has made there.
+    """
+    with short_folder() as folder:
+        machine = folder / "machine.yaml"
+        machine.write_text(_MACHINE)
+        async with serving_cluster(NODE_NAME) as cluster:
+            node = Node(folder, str(machine), cluster, forks)
+            await node.start()
+            claims = [await cluster.new_claim(device) for device in _BYSTANDERS]
+            assert [await node.prepare(claim) for claim in claims] == ["", ""]
+            assert await node.settles() == []
+            await node.stop()
+            yield Scene(node, cluster)
+            await node.start()
+            assert [await node.unprepare(claim) for claim in claims] == ["", ""]
+            assert await node.settles() == []
+            await node.stop()

@@ -1,0 +1,252 @@
+"""A simulated node whose plugin may be killed at any moment, driven over its socket as a kubelet would."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from dra_driver.config.machine import Machine, load_machine
+from dra_driver.model.kinds import NAMESPACE, NODE, RESOURCE_CLAIM, RESOURCE_SLICE
+from dra_driver.model.names import DRIVER_NAME
+from dra_driver.ports import Backend, JsonObject
+from dra_driver.sandbox.apiserver.local import LocalApi
+from dra_driver.sandbox.apiserver.server import ApiServer
+from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
+from tests.faults.forks import ForkedProcess, Forks
+from tests.faults.invariants import Ledger, Told, Violation, violations
+from tests.faults.outside import look
+
+_SETTLE_S = 20.0
+_CALL_S = 30.0
+_LOOK_S = 0.005
+
+
+class Cluster:
+    """An API server with one Node, in whose `default` namespace administrators may ask for adminAccess."""
+
+    def __init__(self, server: ApiServer, node: str) -> None:
+        self.server = server
+        self.node = node
+        self.api = LocalApi(server.store)
+
+    async def new_claim(self, *devices: str, admin: bool = False) -> JsonObject:
+        """A claim that these devices are allocated to."""
+        exactly: JsonObject = {"deviceClassName": "any", "count": len(devices)}
+        place: JsonObject = {
+            "driver": DRIVER_NAME,
+            "pool": f"{self.node}/nvidia",
+            "request": "r",
+        }
+        if admin:
+            exactly["adminAccess"] = place["adminAccess"] = True
+        spec = {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}
+        body = {"metadata": {"generateName": "claim-"}, "spec": spec}
+        claim = await self.api.create(RESOURCE_CLAIM, body, namespace="default")
+        results = [place | {"device": device} for device in devices]
+        return await self.api.patch(
+            RESOURCE_CLAIM,
+            claim["metadata"]["name"],
+            {"status": {"allocation": {"devices": {"results": results}}}},
+            namespace="default",
+            subresource="status",
+        )
+
+    async def delete(self, claim: JsonObject) -> None:
+        """The claim is gone."""
+        await self.api.delete(RESOURCE_CLAIM, claim["metadata"]["name"], namespace="default")
+
+    async def reuse(self, claim: JsonObject) -> None:
+        """Somebody else uses the claim now, as a scheduler writes it down: it may be prepared again."""
+        await self.api.patch(
+            RESOURCE_CLAIM,
+            claim["metadata"]["name"],
+            {"metadata": {"annotations": {"user": claim["metadata"]["resourceVersion"]}}},
+            namespace="default",
+        )
+
+
+@asynccontextmanager
+async def serving_cluster(node: str) -> AsyncIterator[Cluster]:
+    """An API server for the block."""
+    server = ApiServer()
+    await server.start()
+    cluster = Cluster(server, node)
+    await cluster.api.create(NODE, {"metadata": {"name": node}})
+    label = {"resource.kubernetes.io/admin-access": "true"}
+    await cluster.api.patch(NAMESPACE, "default", {"metadata": {"labels": label}})
+    try:
+        yield cluster
+    finally:
+        await server.stop()
+
+
+class Node:
+    """Folders, hardware and the present process of one node, and the ledger of what its plugins have said."""
+
+    def __init__(self, folder: Path, machine: str, cluster: Cluster, forks: Forks) -> None:
+        self.node = cluster.node
+        self.folder = folder
+        self.data_dir, self.cdi_dir = folder / "data", folder / "cdi"
+        self.hardware_dir = folder / "hardware/nvidia"
+        (folder / "registry").mkdir()
+        self.machine: Machine = load_machine(machine)
+        self.backend: Backend = NvidiaBackend(
+            SimulatedNvml(self.machine, node=self.node, state_dir=self.hardware_dir)
+        )
+        self.ledger = Ledger()
+        self.ledger.foreign = tuple(
+            (address, instance)
+            for address in self.backend.addresses()
+            for instance in self.backend.read(address).instances
+        )
+        self.process: ForkedProcess | None = None
+        self._cluster, self._forks = cluster, forks
+        self._flags = {
+            "node-name": self.node,
+            "server": cluster.server.url,
+            "data-dir": str(self.data_dir),
+            "registry-dir": str(folder / "registry"),
+            "cdi-dir": str(self.cdi_dir),
+            "simulation-dir": str(folder / "hardware"),
+            "machine": machine,
+            "log-format": "text",
+        }
+
+    @property
+    def log(self) -> Path:
+        """What its processes have printed."""
+        return self.folder / "log"
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process serves the node, as far as is known."""
+        return self.process is not None and self.process.returncode is None
+
+    async def start(self, environment: Mapping[str, str] | None = None) -> bool:
+        """Start a plugin; whether it lived until it could be called."""
+        flags = [text for name, value in self._flags.items() for text in (f"--{name}", value)]
+        process = await self._forks.start(["run", *flags], self.log, environment)
+        self.process = process
+        async with asyncio.timeout(_SETTLE_S):
+            while process.returncode is None:
+                if _serves(self.data_dir / "dra.sock"):
+                    return True
+                await asyncio.sleep(_LOOK_S)
+        return False
+
+    async def dies(self) -> int:
+        """Wait for the process's end; its exit status."""
+        assert self.process is not None
+        async with asyncio.timeout(_SETTLE_S):
+            return await self.process.wait()
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait."""
+        if self.process is not None and self.alive:
+            self.process.send_signal(signal.SIGKILL)
+            await self.dies()
+
+    async def stop(self) -> None:
+        """SIGTERM, and wait."""
+        if self.process is not None and self.alive:
+            self.process.send_signal(signal.SIGTERM)
+            assert await self.dies() == 0, self.log.read_text()[-4000:]
+
+    async def prepare(self, claim: JsonObject) -> str:
+        """NodePrepareResources: the error, empty for a success. ConnectionError where no answer came."""
+        uid = claim["metadata"]["uid"]
+        self.ledger.called(uid)
+        request = api_pb2.NodePrepareResourcesRequest(claims=[_message(claim)])
+        async with self._stub() as stub:
+            answer = (await stub.NodePrepareResources(request, timeout=_CALL_S)).claims[uid]
+        if answer.error:
+            self.ledger.refuses(uid, answer.error)
+        else:
+            told = [
+                Told(d.pool_name, d.device_name, tuple(d.cdi_device_ids)) for d in answer.devices
+            ]
+            self.ledger.prepared(uid, told)
+        return answer.error
+
+    async def unprepare(self, claim: JsonObject) -> str:
+        """NodeUnprepareResources: the error, empty for a success. ConnectionError where no answer came."""
+        uid = claim["metadata"]["uid"]
+        self.ledger.called(uid)
+        request = api_pb2.NodeUnprepareResourcesRequest(claims=[_message(claim)])
+        async with self._stub() as stub:
+            answer = (await stub.NodeUnprepareResources(request, timeout=_CALL_S)).claims[uid]
+        if answer.error:
+            self.ledger.refuses(uid, answer.error)
+        else:
+            self.ledger.unprepared(uid)
+        return answer.error
+
+    async def wrongs(self, *, settled: bool) -> list[Violation]:
+        """What is wrong now. Nothing may be under way."""
+        claims = (await self._cluster.api.list(RESOURCE_CLAIM)).items
+        slices = (await self._cluster.api.list(RESOURCE_SLICE)).items
+        outside = look(self, claims=claims, slices=slices)
+        wrongs = violations(outside, self.ledger, settled=settled)
+        self.ledger.remember(outside)
+        return wrongs
+
+    async def settles(self) -> list[Violation]:
+        """Wait until nothing is wrong and no work is half done; what is still wrong when it takes too long."""
+        wrongs: list[Violation] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_S):
+                while True:
+                    wrongs = await self.wrongs(settled=True)
+                    if not wrongs:
+                        break
+                    await asyncio.sleep(_LOOK_S)
+        return wrongs
+
+    @asynccontextmanager
+    async def _stub(self) -> AsyncIterator[api_pb2_grpc.DRAPluginAsyncStub]:
+        """A connection of its own: one that broke with a killed process would be waited for, and shared with the next."""
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"unix:{self.data_dir / 'dra.sock'}", options) as one:
+            try:
+                yield api_pb2_grpc.DRAPluginStub(one)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                raise ConnectionError(str(error.details())) from error
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder with a name short enough for sockets, for the block."""
+    path = Path(tempfile.mkdtemp(prefix="dra-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def _serves(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def _message(claim: JsonObject) -> api_pb2.Claim:
+    metadata = claim["metadata"]
+    return api_pb2.Claim(
+        namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]
+    )

@@ -1,0 +1,50 @@
+"""R1: at least 100 crashes, each at another point of prepare, unprepare or start, and after each all invariants hold.
+
+Time-slicing and MPS do not exist yet (issue 6 of the plan); their claims become forms of `crash_scene` with them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from tests.faults.crash_matrix import cases, passed_by
+from tests.faults.crash_scene import staged
+from tests.faults.forks import Forks
+
+AT_LEAST: Final = {
+    "prepare: whole GPU": 24,
+    "unprepare: whole GPU": 10,
+    "prepare: partition": 36,
+    "unprepare: partition": 18,
+    "prepare: two partitions": 46,
+    "unprepare: two partitions": 22,
+    "prepare: monitor": 16,
+    "unprepare: monitor": 8,
+    "start: half-done work": 18,
+    "start: damaged record": 12,
+    "start: broken slices": 10,
+}
+"""How many processes of each case must really die."""
+
+
+@pytest.mark.parametrize("case", AT_LEAST)
+async def test_a_plugin_may_die_at_any_point(case: str, forks: Forks) -> None:
+    """What it leaves breaks no invariant, its successor cleans up, goes on and gives everything back; bystanders keep theirs."""
+    async with staged(forks) as scene:
+        outcome = await cases()[case](scene).run()
+    assert outcome.wrongs == []
+    assert len(outcome.died) >= AT_LEAST[case]
+    reached = {point.place for point in outcome.died}
+    operation, _, what = case.partition(": ")
+    assert reached <= passed_by(operation)
+    if what == "two partitions":
+        assert passed_by(operation) - reached == set()
+
+
+def test_the_matrix_is_complete() -> None:
+    """Every case has its number, and together they are the hundred that R1 asks for, of calls alone."""
+    assert cases().keys() == AT_LEAST.keys()
+    calls = [count for case, count in AT_LEAST.items() if not case.startswith("start")]
+    assert sum(calls) >= 100
