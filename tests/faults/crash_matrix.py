@@ -63,7 +63,8 @@ async def run_all() -> int:
     async with forking() as forks:
         for name, case in cases().items():
             async with staged(forks) as scene:
-                outcome = await case(scene).run()
+                await case(scene).run()
+            outcome = scene.outcome
             kills, wrongs = kills + len(outcome.died), wrongs + len(outcome.wrongs)
             reached |= {point.place for point in outcome.died}
             lines = [f"{name:26} {len(outcome.died):4} kills", *outcome.wrongs]

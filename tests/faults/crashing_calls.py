@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final, Literal, TypeAlias
 
 from dra_driver.ports import JsonObject
-from tests.faults.crash_scene import GPU, Form, Outcome, Scene
+from tests.faults.crash_scene import GPU, Form, Scene
 from tests.faults.kill_points import ENVIRONMENT, TRACE, KillPoint, sdk_points
 
 Operation: TypeAlias = Literal["prepare", "unprepare"]
@@ -30,9 +30,9 @@ class CrashingCall:
         self._operation: Operation = operation
         self._trace = scene.node.folder / "trace"
 
-    async def run(self) -> Outcome:
-        """Die everywhere once, with both ways to go on in turn."""
-        outcome = Outcome()
+    async def run(self) -> None:
+        """Die everywhere once, with both ways to go on in turn; up to the first violation, which would spoil what follows."""
+        outcome = self._scene.outcome
         points = [*await self._passed(), *sdk_points()]
         for number, point in enumerate(points):
             claim = await self._scene.new_claim(self._form)
@@ -44,11 +44,11 @@ class CrashingCall:
                 # Points come in pairs of before and after: each is followed by both ways, over the pairs.
                 repeats = (number + number // 2) % 2 == 0
                 if repeats == (self._operation == "prepare"):
-                    await self._prepare_again(point, claim, outcome)
+                    await self._prepare_again(point, claim)
             else:
                 outcome.unreached.append(point)
-            await self._scene.give_back(point, claim, outcome)
-        return outcome
+            if not await self._scene.give_back(point, claim):
+                break
 
     async def _passed(self) -> list[KillPoint]:
         claim = await self._scene.new_claim(self._form)
@@ -97,7 +97,8 @@ class CrashingCall:
         await self._node.dies()
         return True
 
-    async def _prepare_again(self, point: KillPoint, claim: JsonObject, outcome: Outcome) -> None:
+    async def _prepare_again(self, point: KillPoint, claim: JsonObject) -> None:
         for when in ("prepared again", "replayed"):
             error = await self._node.prepare(claim)
-            outcome.note(point, when, [error] if error else await self._node.settles())
+            wrongs = [error] if error else await self._node.settles()
+            self._scene.outcome.note(point, when, wrongs)

@@ -13,7 +13,7 @@ from dra_driver.journal.store import read_boot_id
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import JsonObject
-from tests.faults.crash_scene import NODE_NAME, TWO_PARTITIONS, Outcome, Scene
+from tests.faults.crash_scene import NODE_NAME, TWO_PARTITIONS, Scene
 from tests.faults.kill_points import ENVIRONMENT, TRACE, KillPoint
 
 
@@ -26,9 +26,9 @@ class CrashingStart(ABC):
         self._scene = scene
         self._node = scene.node
 
-    async def run(self) -> Outcome:
-        """Die everywhere once."""
-        outcome = Outcome()
+    async def run(self) -> None:
+        """Die everywhere once, up to the first violation."""
+        outcome = self._scene.outcome
         for point in await self._passed():
             claim = await self._new_mess()
             if await self._node.start({ENVIRONMENT: str(point)}):
@@ -37,8 +37,8 @@ class CrashingStart(ABC):
             outcome.note(point, "after the kill", await self._node.wrongs(settled=False))
             await self._node.start()
             outcome.note(point, "after the restart", await self._node.settles())
-            await self._scene.give_back(point, claim, outcome)
-        return outcome
+            if not await self._scene.give_back(point, claim):
+                break
 
     @abstractmethod
     async def _new_mess(self) -> JsonObject:
@@ -49,7 +49,7 @@ class CrashingStart(ABC):
         trace = self._node.folder / "trace"
         await self._node.start({TRACE: str(trace)})
         assert await self._node.settles() == []
-        await self._scene.give_back(KillPoint("Start", self.name, "after"), claim, Outcome())
+        await self._scene.give_back(KillPoint("Start", self.name, "after"), claim)
         points = [KillPoint.parse(line) for line in trace.read_text().split()]
         trace.unlink()
         return self._of_the_start(points)

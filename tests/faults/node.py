@@ -27,7 +27,7 @@ from tests.faults.forks import ForkedProcess, Forks
 from tests.faults.invariants import Ledger, Told, Violation, violations
 from tests.faults.outside import look
 
-_SETTLE_S = 20.0
+_SETTLE_S = 10.0
 _CALL_S = 30.0
 _LOOK_S = 0.005
 

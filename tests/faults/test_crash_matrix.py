@@ -33,7 +33,8 @@ AT_LEAST: Final = {
 async def test_a_plugin_may_die_at_any_point(case: str, forks: Forks) -> None:
     """What it leaves breaks no invariant, its successor cleans up, goes on and gives everything back; bystanders keep theirs."""
     async with staged(forks) as scene:
-        outcome = await cases()[case](scene).run()
+        await cases()[case](scene).run()
+    outcome = scene.outcome
     assert outcome.wrongs == []
     assert len(outcome.died) >= AT_LEAST[case]
     reached = {point.place for point in outcome.died}
