@@ -40,6 +40,10 @@ test-node: $(READY) ## Run the tests on a real kubelet and containerd (root, run
 	@$(BIN)/python -m tests.cluster.programs
 	@$(BIN)/python -m pytest -m node
 
+.PHONY: test-faults
+test-faults: $(READY) ## Run the long tests of kills and outages (some minutes)
+	@$(BIN)/python -m pytest -m faults
+
 .PHONY: bench
 bench: $(READY) ## Measure the plugin beside its peers and say which bars hold (ten minutes at most)
 	@$(BIN)/python -m tests.bench

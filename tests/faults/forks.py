@@ -50,11 +50,12 @@ class ForkedProcess:
 
 
 class Forks:
-    """Starts plugins. Make it by `forking`."""
+    """Starts plugins. Make it by `forking`. `pid` is the server's."""
 
     def __init__(self, server: asyncio.subprocess.Process) -> None:
         assert server.stdin is not None
         assert server.stdout is not None
+        self.pid = server.pid
         self._stdin, self._stdout = server.stdin, server.stdout
         self._waiting: list[asyncio.Future[ForkedProcess]] = []
         self._alive: dict[int, ForkedProcess] = {}
@@ -87,12 +88,14 @@ class Forks:
 
 
 @asynccontextmanager
-async def forking() -> AsyncIterator[Forks]:
-    """Plugins can be started while the block runs; those that are left are killed at its end."""
+async def forking(*within: str) -> AsyncIterator[Forks]:
+    """Plugins can be started while the block runs; those that are left are killed at its end.
+
+    `within` is the beginning of a command, in which they and their server run.
+    """
     pipe = asyncio.subprocess.PIPE
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.faults.forks", stdin=pipe, stdout=pipe, cwd=ROOT
-    )
+    program = (*within, sys.executable, "-m", "tests.faults.forks")
+    server = await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe, cwd=ROOT)
     forks = Forks(server)
     listening = asyncio.create_task(forks.listen())
     try:

@@ -68,11 +68,17 @@ class Ledger:
     written: dict[str, bytes] = field(default_factory=dict)
     hardware: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
-    def called(self, uid: str) -> None:
-        """A call for the claim is under way: until it is answered, nothing is promised."""
+    def asked_to_prepare(self, uid: str) -> None:
+        """Until it is answered, nothing is promised; what was written before stays."""
         self.held.pop(uid, None)
         self.released.discard(uid)
         self.refused.pop(uid, None)
+
+    def asked_to_unprepare(self, uid: str) -> None:
+        """Until it is answered, the claim may be as it was, or gone, or on its way."""
+        self.asked_to_prepare(uid)
+        self.written.pop(uid, None)
+        self.hardware.pop(uid, None)
 
     def prepared(self, uid: str, devices: Collection[Told]) -> None:
         """The kubelet was told that the claim has these devices."""
@@ -81,8 +87,6 @@ class Ledger:
     def unprepared(self, uid: str) -> None:
         """The kubelet was told that the claim has nothing any more."""
         self.released.add(uid)
-        self.written.pop(uid, None)
-        self.hardware.pop(uid, None)
 
     def refuses(self, uid: str, error: str) -> None:
         """The kubelet was told `<Reason>: <message>`."""
@@ -175,9 +179,8 @@ def _orphans(outside: Outside, ledger: Ledger, *, settled: bool) -> Iterator[str
 
 
 def _trespasses(outside: Outside, ledger: Ledger) -> Iterator[str]:
-    for uid in sorted(ledger.released):
-        if uid in outside.records or uid in outside.cdi:
-            yield f"claim {uid} was unprepared and is still there"
+    for uid in ledger.released & (outside.records.keys() | outside.cdi.keys()):
+        yield f"claim {uid} was unprepared and is still there"
     for address, instance in ledger.foreign:
         gpu = outside.gpu(address)
         if gpu is not None and instance not in gpu.instances:

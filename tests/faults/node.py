@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 import grpc
 import grpc.aio
@@ -71,7 +72,7 @@ class Cluster:
         await self.api.patch(
             RESOURCE_CLAIM,
             claim["metadata"]["name"],
-            {"metadata": {"annotations": {"user": claim["metadata"]["resourceVersion"]}}},
+            {"metadata": {"annotations": {"user": token_hex(4)}}},
             namespace="default",
         )
 
@@ -92,12 +93,23 @@ async def serving_cluster(node: str) -> AsyncIterator[Cluster]:
 
 
 class Node:
-    """Folders, hardware and the present process of one node, and the ledger of what its plugins have said."""
+    """Folders, hardware and the present process of one node, and the ledger of what its plugins have said.
 
-    def __init__(self, folder: Path, machine: str, cluster: Cluster, forks: Forks) -> None:
+    `disk` is where records and CDI files are, the node's folder unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        machine: str,
+        cluster: Cluster,
+        forks: Forks,
+        *,
+        disk: Path | None = None,
+    ) -> None:
         self.node = cluster.node
         self.folder = folder
-        self.data_dir, self.cdi_dir = folder / "data", folder / "cdi"
+        self.data_dir, self.cdi_dir = (disk or folder) / "data", (disk or folder) / "cdi"
         self.hardware_dir = folder / "hardware/nvidia"
         (folder / "registry").mkdir()
         self.machine: Machine = load_machine(machine)
@@ -166,7 +178,7 @@ class Node:
     async def prepare(self, claim: JsonObject) -> str:
         """NodePrepareResources: the error, empty for a success. ConnectionError where no answer came."""
         uid = claim["metadata"]["uid"]
-        self.ledger.called(uid)
+        self.ledger.asked_to_prepare(uid)
         request = api_pb2.NodePrepareResourcesRequest(claims=[_message(claim)])
         async with self._stub() as stub:
             answer = (await stub.NodePrepareResources(request, timeout=_CALL_S)).claims[uid]
@@ -182,7 +194,7 @@ class Node:
     async def unprepare(self, claim: JsonObject) -> str:
         """NodeUnprepareResources: the error, empty for a success. ConnectionError where no answer came."""
         uid = claim["metadata"]["uid"]
-        self.ledger.called(uid)
+        self.ledger.asked_to_unprepare(uid)
         request = api_pb2.NodeUnprepareResourcesRequest(claims=[_message(claim)])
         async with self._stub() as stub:
             answer = (await stub.NodeUnprepareResources(request, timeout=_CALL_S)).claims[uid]
@@ -194,8 +206,9 @@ class Node:
 
     async def wrongs(self, *, settled: bool) -> list[Violation]:
         """What is wrong now. Nothing may be under way."""
-        claims = (await self._cluster.api.list(RESOURCE_CLAIM)).items
-        slices = (await self._cluster.api.list(RESOURCE_SLICE)).items
+        api = self._cluster.api
+        claims = (await api.list(RESOURCE_CLAIM)).items
+        slices = (await api.list(RESOURCE_SLICE)).items if settled else None
         outside = look(self, claims=claims, slices=slices)
         wrongs = violations(outside, self.ledger, settled=settled)
         self.ledger.remember(outside)

@@ -180,7 +180,7 @@ def _leave_half_done(world: World) -> None:
 
 
 def _keep_what_was_released(world: World) -> None:
-    world.ledger.called(HELD)
+    world.ledger.asked_to_unprepare(HELD)
     world.ledger.unprepared(HELD)
 
 
@@ -205,7 +205,7 @@ def _rewrite_record(world: World) -> None:
 
 
 def _refuse_for_no_reason(world: World) -> None:
-    world.ledger.called(HELD)
+    world.ledger.asked_to_prepare(HELD)
     world.ledger.refuses(HELD, "HardwareError: another GPU hangs")
 
 
