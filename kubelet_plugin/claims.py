@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
@@ -110,16 +111,17 @@ class Claims:
     async def _begin(
         self, claim: AllocatedClaim, flight: Flight
     ) -> tuple[PreparedDevice, ...] | None:
-        """Plan and carry out; None where another process was quicker.
+        """Plan and carry out; None where another process was quicker, or its GPUs are others by now.
 
         Raises DeviceHeld or a retryable VendorError, with the flight not committed, where waiting may help.
         """
         gpus = self._state.gpus_of(claim)
         async with self._turns.claim(claim.ref.uid), self._turns.gpus(gpus):
-            if claim.ref.uid in self._state.records:
+            facts = self._state.snapshot(claim)
+            if claim.ref.uid in self._state.records or facts.gpus(exclusive=True) != gpus:
                 return None
             with self._telemetry.phase("plan"):
-                record = plan_prepare(self._state.snapshot(claim))
+                record = plan_prepare(facts)
             flight.committed = True
             return (await self._executor.carry_out(record)).devices
 
@@ -145,10 +147,18 @@ class Claims:
         log.info("waiting", obstacle=str(obstacle))
         if isinstance(obstacle, DeviceHeld):
             self._reconciler.suspect(obstacle.holder)
-        told = self._turns.alone() and not isinstance(obstacle, ClaimReleased)
         try:
             with self._telemetry.phase("wait"):
                 async with asyncio.timeout_at(until):
-                    await (changed.wait() if told else asyncio.sleep(LOOK_AGAIN_S))
+                    await self._something_new(changed, told=not isinstance(obstacle, ClaimReleased))
         except TimeoutError:
             raise obstacle from None
+
+    async def _something_new(self, changed: asyncio.Event, *, told: bool) -> None:
+        """Also after a pause, where we are not `told`, or another process has come that does not tell us."""
+        peace = self._turns.peace()
+        while not changed.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), LOOK_AGAIN_S)
+            if not told or peace is None or self._turns.peace() != peace:
+                return

@@ -64,11 +64,10 @@ def build_node(state: NodeState, ground: Ground) -> Node:
     turns = Turns(ground.instance, locks, state, ground.store, survey)
     executor = Executor(state, stores, calls, survey, telemetry)
     recovery = Recovery(state, turns, executor, stores, telemetry)
-    witnesses = Witnesses(state.node, ground.api, ground.claims_in_use, ground.clock)
-    reconciler = Reconciler(state, turns, executor, witnesses, telemetry)
+    reconciler = Reconciler(state, turns, executor, _witnesses(state, ground), telemetry)
     source = ClaimSource(ground.api, ground.clock, telemetry)
     claims = Claims(state, turns, executor, (recovery, reconciler), (source, telemetry))
-    orphans = Orphans(state, turns, stores, recovery, witnesses)
+    orphans = Orphans(state, turns, stores, recovery, _witnesses(state, ground))
     return Node(
         state=state,
         survey=survey,
@@ -77,3 +76,7 @@ def build_node(state: NodeState, ground: Ground) -> Node:
         orphans=orphans,
         claims=claims,
     )
+
+
+def _witnesses(state: NodeState, ground: Ground) -> Witnesses:
+    return Witnesses(state.node, ground.api, ground.claims_in_use, ground.clock)

@@ -51,7 +51,9 @@ class Orphans:
         except RecordError as error:
             log.warning("CDI files that nobody holds cannot be looked for", error=str(error))
             return
-        for uid in sorted(files - self._state.records.keys()):
+        orphans = files - self._state.records.keys()
+        self._witnesses.forget_all_but(orphans)
+        for uid in sorted(orphans):
             with bound_contextvars(claim_uid=uid):
                 try:
                     async with self._turns.claim(uid):

@@ -16,8 +16,9 @@ from structlog.contextvars import bound_contextvars
 
 from dra_driver.kube.codec import allocated_claim_from_json
 from dra_driver.model.claim import ClaimRef
-from dra_driver.model.errors import DraError, NotFound
+from dra_driver.model.errors import DraError, NotFound, Unavailable
 from dra_driver.model.kinds import RESOURCE_CLAIM
+from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import Clock, KubeApi
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.planner import results_of_node
@@ -53,17 +54,28 @@ class Witnesses:
         """The claims for which one answer said that they are gone."""
         return frozenset(self._gone_since)
 
+    def forget_all_but(self, uids: Collection[str]) -> None:
+        """Only these claims are of interest any more."""
+        self._gone_since = {uid: t for uid, t in self._gone_since.items() if uid in uids}
+
     async def agree_that_gone(self, claim: ClaimRef) -> bool:
-        """Whether it is sure that the claim has nothing on this node any more. Raises DraError where somebody does not answer."""
+        """Whether it is sure that the claim has nothing on this node any more. Raises DraError where somebody does not answer.
+
+        The API server is asked again only when its answer can settle the matter.
+        """
+        since = self._gone_since.get(claim.uid)
+        if since is not None:
+            if self.clock.monotonic() - since < CONFIRM_S:
+                return False
+            if (claim.namespace, claim.name) in await self._in_use():
+                return False
         if not await self._is_gone(claim):
             self._gone_since.pop(claim.uid, None)
             return False
-        since = self._gone_since.setdefault(claim.uid, self.clock.monotonic())
-        if self.clock.monotonic() - since < CONFIRM_S:
+        if since is None:
+            self._gone_since[claim.uid] = self.clock.monotonic()
             return False
-        if (claim.namespace, claim.name) in await self._in_use():
-            return False
-        del self._gone_since[claim.uid]
+        self._gone_since.pop(claim.uid, None)
         return True
 
     async def _is_gone(self, claim: ClaimRef) -> bool:
@@ -103,15 +115,21 @@ class Reconciler:
 
     async def run(self) -> None:
         """Look at all claims at once and then at intervals, at suspects when there are some."""
-        await self.look(frozenset(self._state.records))
+        all_due_at = self._clock.monotonic()
         while True:
-            await self._pause()
-            suspects = frozenset(self._suspects) | self._witnesses.doubts
+            now = self._clock.monotonic()
+            uids = frozenset(self._suspects) | self._witnesses.doubts
+            if now >= all_due_at:
+                uids = frozenset(self._state.records)
+                jitter = random.uniform(0.9, 1.1)  # noqa: S311 (no secret: it keeps nodes apart)
+                all_due_at = now + INTERVAL_S * jitter
             self._suspects.clear()
-            await self.look(suspects or frozenset(self._state.records))
+            await self.look(uids)
+            await self._pause(all_due_at)
 
     async def look(self, uids: Collection[str]) -> None:
-        """Release those of these claims that are surely gone."""
+        """Release those of these claims that are surely gone; an API server that is away is asked once, not for each."""
+        self._witnesses.forget_all_but(self._state.records.keys())
         for uid in sorted(uids):
             record = self._state.records.get(uid)
             if record is None or record.preparation is None or record.releasing:
@@ -119,26 +137,30 @@ class Reconciler:
             with bound_contextvars(claim=str(record.claim), claim_uid=uid):
                 try:
                     if await self._witnesses.agree_that_gone(record.claim):
-                        await self._release(uid)
+                        await self._release(record)
                 except DraError as error:
                     log.warning("it is not known whether a claim is still there", error=str(error))
+                    if isinstance(error, Unavailable):
+                        return
 
-    async def _release(self, uid: str) -> None:
+    async def _release(self, seen: ClaimRecord) -> None:
+        """Unless it was released, or even prepared anew, since the witnesses were asked."""
+        uid = seen.claim.uid
         async with self._turns.claim(uid):
-            record = self._state.records.get(uid)
-            if record is not None:
-                async with self._turns.gpus(record.changed_gpus):
-                    await self._executor.release(uid)
-                log.warning(
-                    "released what a claim held that is gone",
-                    devices=[grant.device for grant in record.grants],
-                )
-                self._telemetry.metrics.recovery("claim_released")
+            if self._state.records.get(uid) != seen:
+                return
+            async with self._turns.gpus(seen.changed_gpus):
+                await self._executor.release(uid)
+            log.warning(
+                "released what a claim held that is gone",
+                devices=[grant.device for grant in seen.grants],
+            )
+            self._telemetry.metrics.recovery("claim_released")
 
-    async def _pause(self) -> None:
+    async def _pause(self, all_due_at: float) -> None:
         """Until somebody is suspected, or else for the interval; a first answer is confirmed sooner."""
-        jitter = random.uniform(0.9, 1.1)  # noqa: S311 (no secret: it keeps nodes apart)
-        pause_s = CONFIRM_S if self._witnesses.doubts else INTERVAL_S * jitter
+        left_s = max(0.0, all_due_at - self._clock.monotonic())
+        pause_s = min(left_s, CONFIRM_S) if self._witnesses.doubts else left_s
         sleeping = asyncio.ensure_future(self._clock.sleep(pause_s))
         due = asyncio.ensure_future(self._due.wait())
         try:

@@ -60,9 +60,9 @@ class Turns:
             await asyncio.gather(*(self._see(pool, gpu, peace) for gpu, pool in pools.items()))
             yield
 
-    def alone(self) -> bool:
-        """Whether no other process works on this node."""
-        return self._instance.alone()
+    def peace(self) -> int | None:
+        """The same number as long as no other process can have changed anything; None while one may."""
+        return self._instance.peace()
 
     def up_to_date(self) -> bool:
         """Whether no other process can have recorded anything that is not known here."""

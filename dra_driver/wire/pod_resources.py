@@ -14,7 +14,10 @@ _RECEIVE_LIMIT_BYTES = 16 << 20  # every container of the node, with all its CPU
 
 
 async def claims_in_use(socket: Path) -> frozenset[tuple[str, str]]:
-    """Namespace and name of each claim that a pod's container uses; KubeletUnavailable if the kubelet does not say."""
+    """Namespace and name of each claim that a pod's container uses; KubeletUnavailable if the kubelet does not say.
+
+    A claim without devices is one that is still to be prepared: it may have the name of one that is gone, and wait for it.
+    """
     options = [("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES)]
     async with grpc.aio.insecure_channel(f"unix:{socket}", options) as channel:
         try:
@@ -31,4 +34,5 @@ async def claims_in_use(socket: Path) -> frozenset[tuple[str, str]]:
         for pod in answer.pod_resources
         for container in pod.containers
         for claim in container.dynamic_resources
+        if claim.claim_resources
     )

@@ -71,11 +71,16 @@ async def _obey(folder: Path) -> None:
             case ["announce"] if instance is not None:
                 instance.announce()
             case ["leads"] if instance is not None:
-                print(instance.leads(), flush=True)  # noqa: T201 (its parent reads it)
+                _say(str(instance.leads()))
                 continue
             case ["leave"]:
                 instances.close()
-        print("done", flush=True)  # noqa: T201 (its parent reads it)
+        _say("done")
+
+
+def _say(answer: str) -> None:
+    sys.stdout.write(f"{answer}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

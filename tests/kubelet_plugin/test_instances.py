@@ -18,6 +18,10 @@ async def other(tmp_path: Path) -> AsyncIterator[SecondProcess]:
         yield process
 
 
+def lock_files(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("instance*")}
+
+
 async def test_a_process_without_another_is_alone_and_leads(tmp_path: Path) -> None:
     """Nobody need know it yet."""
     with joined(tmp_path, "a") as mine:
@@ -118,9 +122,4 @@ async def test_the_files_of_those_that_died_do_not_pile_up(
     async with second_process(tmp_path) as live:
         await live.do("join", "live")
         with joined(tmp_path, "mine"):
-            names = _names(tmp_path)
-        assert names == {"instance-live.lock", "instance-mine.lock"}
-
-
-def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.glob("instance*")}
+            assert lock_files(tmp_path) == {"instance-live.lock", "instance-mine.lock"}

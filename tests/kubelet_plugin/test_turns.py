@@ -158,3 +158,18 @@ async def test_a_look_that_took_long_hides_nothing_newer(
         await slow
     uids = {claim["metadata"]["uid"] for claim in (mine, theirs)}
     assert new.state.records.keys() == uids
+
+
+async def test_who_waits_is_served_by_what_a_newcomer_releases(
+    processes: Processes, new_claim: NewClaim
+) -> None:
+    """The other process came while the claim waited, and tells nobody of what it does."""
+    old = await processes.join("old")
+    holder = new_claim(WHOLE)
+    await old.prepare(holder)
+    waiting = asyncio.create_task(old.prepare(new_claim(SMALL)))
+    done, _ = await asyncio.wait([waiting], timeout=0.1)
+    assert not done
+    new = await processes.join("new")
+    await new.unprepare(holder)
+    assert len(await asyncio.wait_for(waiting, 5)) == 1

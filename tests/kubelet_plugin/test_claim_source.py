@@ -1,0 +1,95 @@
+"""Which version of a claim is prepared, and which calls come too late."""
+
+from __future__ import annotations
+
+import pytest
+
+from dra_driver.model.errors import ClaimReleased, ClaimReplaced, NotFound
+from dra_driver.ports import JsonObject, KubeApi
+from kubelet_plugin.claim_source import REMEMBERED_S, ClaimSource
+from tests.kubelet_plugin.conftest import (
+    CountingApi,
+    NewClaim,
+    Recorded,
+    SetClock,
+    ref,
+    telemetry_of,
+)
+
+WHOLE = "gpu-0000-1b-00-0"
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def source(api: CountingApi, clock: SetClock) -> ClaimSource:
+    async def client() -> KubeApi:
+        return api  # type: ignore[return-value] # as much of it as is asked
+
+    return ClaimSource(client, clock, telemetry_of(Recorded()))
+
+
+async def prepare_and_release(source: ClaimSource, claim: JsonObject) -> None:
+    source.prepared(await source.read(ref(claim)))
+    source.released(ref(claim))
+
+
+async def test_a_prepare_after_the_unprepare_is_late(
+    source: ClaimSource, new_claim: NewClaim
+) -> None:
+    """Nobody uses the claim since: the call is told so, in a way that may be tried again."""
+    claim = new_claim(WHOLE)
+    await prepare_and_release(source, claim)
+    with pytest.raises(ClaimReleased, match=r"claim default/claim-1 .*resourceVersion 1") as late:
+        await source.read(ref(claim))
+    assert late.value.retryable
+
+
+async def test_a_new_user_of_the_claim_is_no_late_call(
+    source: ClaimSource, new_claim: NewClaim
+) -> None:
+    """Users are written into the claim first, which gives it another version."""
+    claim = new_claim(WHOLE)
+    await prepare_and_release(source, claim)
+    claim["metadata"]["resourceVersion"] = "2"
+    assert (await source.read(ref(claim))).ref == ref(claim)
+
+
+async def test_a_claim_that_was_never_prepared_here_is_no_late_call(
+    source: ClaimSource, new_claim: NewClaim
+) -> None:
+    """An unprepare of an unknown claim says nothing about what comes."""
+    claim = new_claim(WHOLE)
+    source.released(ref(claim))
+    assert (await source.read(ref(claim))).ref == ref(claim)
+
+
+async def test_a_release_is_remembered_for_ten_minutes(
+    source: ClaimSource, new_claim: NewClaim, clock: SetClock
+) -> None:
+    """Longer than any call can be late; then the next release forgets it, so that memory does not grow."""
+    first, second = new_claim(WHOLE), new_claim(WHOLE)
+    await prepare_and_release(source, first)
+    clock.now += REMEMBERED_S - 1
+    await prepare_and_release(source, second)
+    with pytest.raises(ClaimReleased):
+        await source.read(ref(first))
+    clock.now += 2
+    source.released(ref(new_claim(WHOLE)))
+    assert (await source.read(ref(first))).ref == ref(first)
+
+
+async def test_a_claim_of_the_same_name_is_another_one(
+    source: ClaimSource, new_claim: NewClaim, api: CountingApi
+) -> None:
+    """Both UIDs are named; a claim that is gone is NotFound."""
+    claim, other = new_claim(WHOLE), new_claim(WHOLE)
+    api.claims["claim-1"] = other
+    with pytest.raises(ClaimReplaced, match=r"000000000002 by now, not .*000000000001"):
+        await source.read(ref(claim))
+    del api.claims["claim-1"]
+    with pytest.raises(NotFound):
+        await source.read(ref(claim))

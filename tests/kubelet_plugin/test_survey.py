@@ -1,0 +1,146 @@
+"""Looks at hardware that fails, hangs, comes and goes: each GPU's trouble is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dra_driver.config.machine import Machine
+from dra_driver.model.errors import VendorError
+from kubelet_plugin.node import Node
+from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin
+
+FIRST, SECOND = "0000:1b:00.0", "0000:43:00.0"
+WHOLE, OTHER = "gpu-0000-1b-00-0", "gpu-0000-43-00-0"
+
+
+class Broken:
+    """A plugin with short deadlines whose hardware a test breaks."""
+
+    def __init__(self, folder: Path, plugin: NodePlugin) -> None:
+        self._file = folder / "hardware" / "faults.json"
+        self.plugin = plugin
+
+    def faults(self, **by_device: dict[str, Any]) -> None:
+        """These and no others, from now on; keyword `first` is the first GPU."""
+        names = {"first": FIRST, "second": SECOND, "driver": "driver"}
+        self._file.write_text(json.dumps({names[key]: one for key, one in by_device.items()}))
+
+    @property
+    def node(self) -> Node:
+        return self.plugin.node
+
+    @property
+    def sound(self) -> list[str]:
+        """The GPUs that can be used."""
+        return [gpu.pci_address for gpu in self.plugin.state.inventories[POOL].gpus]
+
+    @property
+    def faulty(self) -> dict[str, str]:
+        """What is wrong with the others."""
+        faults = self.plugin.state.inventories[POOL].faults
+        return {fault.pci_address: fault.message for fault in faults}
+
+
+@pytest.fixture
+async def broken(tmp_path: Path, machine: Machine, api: CountingApi) -> Broken:
+    plugin = await NodePlugin(tmp_path, machine, api, timeout_s=0.3).start()
+    return Broken(tmp_path, plugin)
+
+
+@pytest.mark.parametrize("way", ["look", "ping"])
+async def test_a_gpu_that_hangs_hides_only_itself(broken: Broken, way: str) -> None:
+    """It becomes a fault with a reason; the other is seen; when it answers again it is usable."""
+    look = getattr(broken.node.survey, way)
+    broken.faults(first={"hang_s": 60})
+    await look()
+    assert broken.sound == [SECOND]
+    assert FIRST in broken.faulty[FIRST]
+    await look()
+    assert broken.sound == [SECOND]
+    broken.faults()
+    await until_it_answers(broken)
+    await look()
+    assert (broken.sound, broken.faulty) == ([FIRST, SECOND], {})
+
+
+async def until_it_answers(broken: Broken) -> None:
+    """The call that hung has come to its end."""
+    calls = broken.node.survey._calls
+    for _ in range(200):
+        try:
+            await calls.finished(FIRST)
+        except VendorError:
+            await broken.plugin.clock.sleep(0.02)
+        else:
+            return
+    raise AssertionError("it never comes back")
+
+
+@pytest.mark.parametrize("way", ["look", "ping"])
+async def test_a_gpu_that_is_lost_hides_only_itself(broken: Broken, way: str) -> None:
+    """An error instead of silence; it comes back when the error is gone."""
+    look = getattr(broken.node.survey, way)
+    broken.faults(second={"error": "GPU_IS_LOST"})
+    await look()
+    assert broken.sound == [FIRST]
+    assert list(broken.faulty) == [SECOND]
+    broken.faults()
+    await look()
+    assert broken.sound == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize("way", ["look", "ping"])
+async def test_a_gpu_that_is_unplugged_is_gone_and_plugged_in_is_back(
+    broken: Broken, way: str
+) -> None:
+    """Neither usable nor a fault while it is away; its devices are usable again afterwards."""
+    look = getattr(broken.node.survey, way)
+    broken.faults(first={"absent": True})
+    await look()
+    assert (broken.sound, broken.faulty) == ([SECOND], {})
+    broken.faults()
+    await look()
+    assert (broken.sound, broken.faulty) == ([FIRST, SECOND], {})
+
+
+@pytest.mark.parametrize("way", ["look", "ping"])
+@pytest.mark.parametrize("fault", [{"error": "UNKNOWN"}, {"hang_s": 60}], ids=["fails", "hangs"])
+async def test_a_driver_that_fails_leaves_what_was_known(
+    broken: Broken, way: str, fault: dict[str, Any]
+) -> None:
+    """Its GPUs are not gone for that, and no slice is withdrawn; the look itself raises nothing."""
+    broken.faults(driver=fault)
+    await getattr(broken.node.survey, way)()
+    assert {*broken.sound, *broken.faulty} == {FIRST, SECOND}
+
+
+async def test_a_gpu_that_hangs_from_the_start_is_a_fault(
+    tmp_path: Path, machine: Machine, api: CountingApi, new_claim: NewClaim
+) -> None:
+    """The plugin starts, serves the other, and refuses the hung one's claims by the name of the GPU."""
+    broken = Broken(tmp_path, NodePlugin(tmp_path, machine, api, timeout_s=0.3))
+    broken.faults(first={"hang_s": 60})
+    await broken.plugin.start()
+    assert broken.sound == [SECOND]
+    assert len(await broken.plugin.prepare(new_claim(OTHER))) == 1
+    with pytest.raises(VendorError, match=FIRST) as refused:
+        await broken.plugin.prepare(new_claim(WHOLE), deadline=0.0)
+    assert refused.value.retryable
+    broken.faults()
+
+
+async def test_a_claim_waits_for_a_gpu_that_comes_back(broken: Broken, new_claim: NewClaim) -> None:
+    """It is served in the same call, as soon as a look finds the GPU sound."""
+    broken.faults(first={"error": "GPU_IS_LOST"})
+    await broken.node.survey.look()
+    call = asyncio.create_task(broken.plugin.prepare(new_claim(WHOLE)))
+    done, _ = await asyncio.wait([call], timeout=0.1)
+    assert not done
+    broken.faults()
+    await broken.node.survey.look()
+    assert len(await call) == 1
