@@ -114,6 +114,8 @@ def telemetry_of(recorder: Recorder) -> Telemetry:
 class NodePlugin:
     """Everything between the gRPC service and the hardware, over one folder. Build another one to restart it."""
 
+    boot_id = BOOT
+
     def __init__(
         self, folder: Path, machine: Machine, api: CountingApi, *, timeout_s: float = 10.0
     ) -> None:
@@ -125,7 +127,7 @@ class NodePlugin:
         self.nvml = SimulatedNvml(machine, node=NODE, state_dir=folder / "hardware")
         self.backends: dict[str, Backend] = {POOL: NvidiaBackend(self.nvml)}
         self.cdi = CdiFolder(folder / "cdi")
-        self.store = ClaimJournal(folder / "claims", boot_id=BOOT, sync=self._sync)
+        self.store = ClaimJournal(folder / "claims", boot_id=self.boot_id, sync=self._sync)
         self.events = Recorded()
         self.clock = SetClock()
         self.telemetry = telemetry_of(self.events)
@@ -167,7 +169,7 @@ class NodePlugin:
             telemetry=self.telemetry,
             clock=self.clock,
         )
-        return build_node(NodeState(NODE, boot_id=BOOT, owner="test"), ground)
+        return build_node(NodeState(NODE, boot_id=self.boot_id, owner="test"), ground)
 
     async def start(self) -> NodePlugin:
         """What the process does by itself after a start."""
