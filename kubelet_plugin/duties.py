@@ -43,7 +43,7 @@ class Duties:
         self._publisher = Publisher(api, node.state, policy, telemetry, self._clock)
         ours = {"fieldSelector": f"spec.nodeName={node.state.node},spec.driver={DRIVER_NAME}"}
         scope = Scope(kind=RESOURCE_SLICE, selectors=ours)
-        self._slices = Cache(api, scope, on_change=lambda _: self._publisher.trigger())
+        self._slices = Cache(api, scope, on_change=lambda _: self._notice())
 
     @property
     def published(self) -> bool:
@@ -71,13 +71,18 @@ class Duties:
 
     async def withdraw_if_drained(self) -> None:
         """A drained node's slices go with its last process; best effort, as the kubelet wipes them half a minute later."""
-        if not self._instance.leads():
+        if not self._instance.alone():
             return
         try:
             async with asyncio.timeout(WITHDRAW_S):
                 await self._publisher.withdraw_if_drained()
         except (KubeError, TimeoutError) as error:
             log.warning("the slices of the drained node stay for now", error=str(error))
+
+    def _notice(self) -> None:
+        """Somebody wrote our slices. What a newer process writes is right, also where this one has not laid down its duties yet."""
+        if self._instance.leads():
+            self._publisher.trigger()
 
     async def _lead(self) -> None:
         log.info("this process publishes and reconciles")

@@ -1,7 +1,6 @@
 """Which plugin processes share this data folder: one usually, two while the DaemonSet rolls.
 
-Each has a file that it keeps locked for life, so a process that died is told from one that lives. Only the newest that serves
-publishes, recovers and reports health; the others finish their calls.
+Each has a file that it keeps locked for life, so a process that died is told from one that lives. Only one publishes and reconciles.
 """
 
 from __future__ import annotations
@@ -24,11 +23,17 @@ _SERVING = "serving"
 _ARRIVALS = struct.Struct("=Q")
 
 
-class Peer(NamedTuple):
-    """Another live process: since when (the boot's clock), and whether the kubelet knows it already."""
+class Standing(NamedTuple):
+    """A live process: since when (the boot's clock), and whether the kubelet knows it already."""
 
     since_ns: int
     serving: bool
+
+    def precedes(self, other: Standing) -> bool:
+        """The newest that the kubelet knows comes first; of those that it does not know, the oldest: a start changes nothing."""
+        if self.serving != other.serving:
+            return self.serving
+        return (self.since_ns > other.since_ns) == self.serving
 
 
 class Instance:
@@ -39,7 +44,7 @@ class Instance:
         self._descriptor = descriptor
         self._arrivals = arrivals
         self._alone_since: int | None = None
-        self._since_ns = time.monotonic_ns()
+        self._standing = Standing(time.monotonic_ns(), serving=False)
         self._write("starting")
 
     @property
@@ -49,6 +54,7 @@ class Instance:
 
     def announce(self) -> None:
         """The kubelet knows this process: older ones may leave to it what only one should do."""
+        self._standing = self._standing._replace(serving=True)
         self._write(_SERVING)
 
     def alone(self) -> bool:
@@ -68,15 +74,16 @@ class Instance:
         return arrivals
 
     def leads(self) -> bool:
-        """Whether publishing, recovering and reporting health are this process's work."""
-        return not any(peer.serving and peer.since_ns > self._since_ns for peer in self._peers())
+        """Whether publishing and reconciling are this process's work."""
+        return all(self._standing.precedes(peer) for peer in self._peers())
 
-    def _peers(self) -> list[Peer]:
+    def _peers(self) -> list[Standing]:
         others = [path for path in _files(self._path.parent) if path != self._path]
         return [peer for path in others if (peer := _live_peer(path)) is not None]
 
     def _write(self, stage: str) -> None:
-        os.pwrite(self._descriptor, f"{self._since_ns} {os.getpid()} {stage}\n".encode(), 0)
+        text = f"{self._standing.since_ns} {os.getpid()} {stage}\n"
+        os.pwrite(self._descriptor, text.encode(), 0)
 
 
 @contextmanager
@@ -128,7 +135,7 @@ def _files(data_dir: Path) -> list[Path]:
         return [data_dir / entry.name for entry in found if _FILE.fullmatch(entry.name)]
 
 
-def _live_peer(path: Path) -> Peer | None:
+def _live_peer(path: Path) -> Standing | None:
     """What the file says, if the process that wrote it lives: its lock cannot be had then."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -138,7 +145,7 @@ def _live_peer(path: Path) -> Peer | None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         since_ns, _, stage = os.read(descriptor, 64).decode("ascii").split()
-        return Peer(int(since_ns), stage == _SERVING)
+        return Standing(int(since_ns), stage == _SERVING)
     else:
         return None
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from dra_driver.ports import Backend, CdiStore, ClaimStore, Clock, KubeApi
 from kubelet_plugin.claim_source import ClaimSource
 from kubelet_plugin.claims import Claims
+from kubelet_plugin.company import Company
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.gpu_calls import GpuCalls
 from kubelet_plugin.instances import Instance
@@ -59,9 +60,10 @@ def build_node(state: NodeState, ground: Ground) -> Node:
     """All parts; nothing runs, and nothing was looked at yet."""
     stores, telemetry = (ground.store, ground.cdi), ground.telemetry
     locks = NodeLocks(ground.lock_file)
+    company = Company(ground.instance, state, ground.store)
     calls = GpuCalls(ground.backends, Workers(timeout_s=ground.sdk_timeout_s))
-    survey = Survey(state, calls, locks)
-    turns = Turns(ground.instance, locks, state, ground.store, survey)
+    survey = Survey(state, calls, locks, company)
+    turns = Turns(locks, company, survey)
     executor = Executor(state, stores, calls, survey, telemetry)
     recovery = Recovery(state, turns, executor, stores, telemetry)
     reconciler = Reconciler(state, turns, executor, _witnesses(state, ground), telemetry)

@@ -18,7 +18,7 @@ from dra_driver.model.device import DestroyStage, Gpu, Instance, SetMode
 from dra_driver.model.inventory import Fault, Inventory
 from dra_driver.model.names import pool_name
 from dra_driver.model.record import ClaimRecord, Preparation, Step
-from kubelet_plugin.planner import Snapshot
+from kubelet_plugin.planner import Snapshot, plan_release
 
 
 class NodeState:
@@ -85,15 +85,19 @@ class NodeState:
             faults = tuple(fault for fault in former.faults if fault.pci_address != address)
             self.observe(replace(former, gpus=gpus, faults=faults))
 
-    def refresh(self, stored: Mapping[str, ClaimRecord], ours: Collection[str] = ()) -> None:
-        """Take over what the journal says of all claims but `ours`: those this process is working on, and knows better."""
-        gone = self._records.keys() - stored.keys() - set(ours)
-        for uid in gone:
-            self._drop(uid)
-        for uid in stored.keys() - set(ours):
-            self._put(stored[uid])
-        if gone:
-            self._signal()
+    def refresh(self, stored: Mapping[str, ClaimRecord], kept: Collection[str] = ()) -> None:
+        """Take over what the journal says of all claims but those to be `kept` as they are."""
+        for uid in (self._records.keys() | stored.keys()) - set(kept):
+            self.take_over(uid, stored.get(uid))
+
+    def take_over(self, uid: str, stored: ClaimRecord | None) -> None:
+        """What the journal says of the claim; with the record of one that another process released, its instances are gone."""
+        if stored is not None:
+            self._put(stored)
+        elif uid in self._records:
+            for change in plan_release(self._records[uid], self._inventories):
+                self.retire(change)
+            self.forget(uid)
 
     def reserve(self, record: ClaimRecord) -> None:
         """From now on other claims see these devices as held."""

@@ -10,6 +10,7 @@ import structlog
 from dra_driver.model.device import Gpu
 from dra_driver.model.errors import VendorError
 from dra_driver.model.inventory import Fault, Inventory
+from kubelet_plugin.company import Company
 from kubelet_plugin.gpu_calls import GpuCalls
 from kubelet_plugin.locks import NodeLocks, gpu_lock
 from kubelet_plugin.state import NodeState
@@ -20,10 +21,13 @@ log = structlog.get_logger(__name__)
 class Survey:
     """Keeps the state's inventories true."""
 
-    def __init__(self, state: NodeState, calls: GpuCalls, locks: NodeLocks) -> None:
+    def __init__(
+        self, state: NodeState, calls: GpuCalls, locks: NodeLocks, company: Company
+    ) -> None:
         self._state = state
         self._calls = calls
         self._locks = locks
+        self._company = company
 
     async def look(self) -> None:
         """Look at every GPU once, each when nobody is changing it; new ones appear, those that are gone disappear.
@@ -39,7 +43,8 @@ class Survey:
     async def look_at(self, pool: str, address: str) -> Gpu | None:
         """The GPU as it is now, None where it is gone; the caller holds its lock. VendorError if it does not answer."""
         try:
-            gpu = await self._calls.read(pool, address)
+            with self._company.seeing(address):
+                gpu = await self._calls.read(pool, address)
         except VendorError as error:
             if address in await self._calls.addresses(pool):
                 self._note_fault(pool, Fault(pci_address=address, message=str(error)))
@@ -96,6 +101,7 @@ class Survey:
     async def _look_alone(self, pool: str, address: str) -> None:
         try:
             async with self._locks.held(gpu_lock(address)):
+                await self._company.learn_all()  # else what another process made would be nobody's
                 await self.look_at(pool, address)
         except VendorError as error:
             log.warning("a GPU cannot be used", gpu=address, why=str(error))

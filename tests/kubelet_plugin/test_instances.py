@@ -37,7 +37,7 @@ async def test_a_newer_process_is_not_alone_and_leads_once_it_serves(
         await other.do("join", "new")
         assert not mine.alone()
         assert mine.leads()
-        assert await other.do("leads") == "True"
+        assert await other.do("leads") == "False"
         await other.do("announce")
         assert not mine.leads()
         assert await other.do("leads") == "True"
@@ -49,7 +49,8 @@ async def test_an_older_process_is_never_led_by_one_before_it(
     """Whoever came last and serves leads, whatever the older one says later."""
     await other.do("join", "old")
     with joined(tmp_path, "new") as mine:
-        assert mine.leads()
+        assert not mine.leads()
+        assert await other.do("leads") == "True"
         mine.announce()
         await other.do("announce")
         assert mine.leads()

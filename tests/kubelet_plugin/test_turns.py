@@ -14,9 +14,9 @@ from dra_driver.config.machine import Machine
 from dra_driver.model.errors import DeviceHeld
 from dra_driver.model.record import ClaimRecord
 from kubelet_plugin.instances import joined
-from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin
+from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin, machine_of
 
-WHOLE, OTHER = "gpu-0000-1b-00-0", "gpu-0000-43-00-0"
+WHOLE, OTHER, THIRD = "gpu-0000-1b-00-0", "gpu-0000-43-00-0", "gpu-0000-52-00-0"
 SMALL = "gpu-0000-1b-00-0-mig-1g-10gb-6"
 LARGE = "gpu-0000-1b-00-0-mig-7g-80gb-0"
 
@@ -40,6 +40,12 @@ class Processes:
     def leave_all(self) -> None:
         for pod_uid in list(self._leaving):
             self.leave(pod_uid)
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """Three H100s."""
+    return machine_of("H100-SXM5-80GB", 3)
 
 
 @pytest.fixture
@@ -108,6 +114,19 @@ async def test_an_instance_that_another_process_destroyed_is_not_in_the_way(
     assert len(await new.prepare(new_claim(LARGE))) == 1
 
 
+async def test_a_claim_whose_record_is_damaged_keeps_its_device(
+    processes: Processes, new_claim: NewClaim, tmp_path: Path
+) -> None:
+    """Beside another process, too: what was known of it at the start is all that there is."""
+    old = await processes.join("old")
+    await old.prepare(new_claim(WHOLE))
+    [record] = (tmp_path / "claims").glob("*/*.jsonl")
+    record.write_bytes(b"x" + record.read_bytes()[1:])
+    new = await processes.join("new")
+    with pytest.raises(DeviceHeld, match="claim-1"):
+        await new.prepare(new_claim(WHOLE), deadline=0.0)
+
+
 class HeldUp:
     """A store's look at all records, whose answer is held back once it is known."""
 
@@ -145,9 +164,10 @@ async def test_a_look_that_took_long_hides_nothing_newer(
     """While one call reads the journal, others take and give back devices: its answer is old news and undoes nothing."""
     old, new = await processes.join("old"), await processes.join("new")
     going, mine, theirs = new_claim(SMALL), new_claim(WHOLE), new_claim(OTHER)
+    slowly = new_claim(THIRD)
     await new.prepare(going)
     with holding_up_one_look(new) as look:
-        slow = asyncio.create_task(new.unprepare(new_claim(OTHER)))
+        slow = asyncio.create_task(new.prepare(slowly))
         await asyncio.to_thread(look.looked.wait, 10)
         await new.unprepare(going)
         await new.prepare(mine)
@@ -156,7 +176,7 @@ async def test_a_look_that_took_long_hides_nothing_newer(
             await new.prepare(new_claim(OTHER), deadline=0.0)
         look.go_on.set()
         await slow
-    uids = {claim["metadata"]["uid"] for claim in (mine, theirs)}
+    uids = {claim["metadata"]["uid"] for claim in (mine, theirs, slowly)}
     assert new.state.records.keys() == uids
 
 

@@ -22,6 +22,7 @@ from dra_driver.sandbox.apiserver.gates import Gates
 from dra_driver.sandbox.apiserver.local import LocalApi
 from dra_driver.sandbox.apiserver.server import ApiServer
 from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
+from kubelet_plugin.sockets import plugin_sockets
 
 NODE_NAME = "n"
 
@@ -39,9 +40,11 @@ async def eventually(
 
 
 class Plugin:
-    """One plugin's folders, and the process that serves them now."""
+    """One plugin's folders, and the process that serves them now; with `pod_uid` it is one of several that share them."""
 
-    def __init__(self, folder: Path, server: str, machine: str) -> None:
+    def __init__(
+        self, folder: Path, server: str, machine: str, *, pod_uid: str | None = None
+    ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self.registry_dir = folder / "registry"
@@ -56,18 +59,23 @@ class Plugin:
             "machine": machine,
             "log-format": "text",
         }
-        self.registry_dir.mkdir()
+        if pod_uid is not None:
+            self.settings["pod-uid"] = pod_uid
+        self.registry_dir.mkdir(exist_ok=True)
+        self._log = folder / f"log{pod_uid or ''}"
         self.process: asyncio.subprocess.Process | None = None
 
     @property
     def sockets(self) -> tuple[Path, Path]:
         """Of registration and of the DRA service."""
-        return self.registry_dir / f"{DRIVER_NAME}-reg.sock", self.data_dir / "dra.sock"
+        uid = self.settings.get("pod-uid")
+        paths = plugin_sockets(self.data_dir, self.registry_dir, driver=DRIVER_NAME, pod_uid=uid)
+        return paths.registration, paths.service
 
     @property
     def log(self) -> str:
         """Everything that the processes have printed."""
-        return (self.folder / "log").read_text()
+        return self._log.read_text() if self._log.exists() else ""
 
     async def launch(self, **changed: str) -> asyncio.subprocess.Process:
         """Start a process, whatever becomes of it."""
@@ -75,7 +83,7 @@ class Plugin:
             name.replace("_", "-"): value for name, value in changed.items()
         }
         flags = [text for name, value in settings.items() for text in (f"--{name}", value)]
-        with (self.folder / "log").open("ab") as output:
+        with self._log.open("ab") as output:
             return await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "kubelet_plugin", "run", *flags, stdout=output, stderr=output
             )
@@ -84,7 +92,7 @@ class Plugin:
         """Start the plugin and wait until it serves."""
         for socket in self.sockets:
             assert not socket.exists() or self.process is not None
-        before = self.log.count("serving") if (self.folder / "log").exists() else 0
+        before = self.log.count("serving")
         self.process = process = await self.launch()
         await eventually(
             lambda: self.log.count("serving") > before or process.returncode is not None
@@ -101,7 +109,7 @@ class Plugin:
 
     async def fails(self, **changed: str) -> str:
         """Start a plugin that must refuse to run; the one line that it says."""
-        before = len(self.log) if (self.folder / "log").exists() else 0
+        before = len(self.log)
         process = await self.launch(**changed)
         async with asyncio.timeout(10):
             assert await process.wait() == 1
