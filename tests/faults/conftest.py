@@ -7,6 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.faults.forks import Forks, forking
+from tests.process.conftest import cluster, folder, gates, idle, plugin, version
+
+__all__ = ["cluster", "folder", "gates", "idle", "plugin", "version"]
+"""Fixtures of the tests of one process."""
 
 
 @pytest.fixture
