@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TypeAlias
 
 import structlog
@@ -17,6 +18,7 @@ from dra_driver.ports import JsonObject, KubeApi
 from dra_driver.sandbox.kubelet import calls
 from dra_driver.sandbox.kubelet.checkpoint import Checkpoint, HeldClaim
 from dra_driver.sandbox.kubelet.deadlines import Deadlines
+from dra_driver.sandbox.kubelet.metrics import write_metrics
 from dra_driver.sandbox.kubelet.plugins import Plugins
 
 Key: TypeAlias = tuple[str, str]
@@ -31,11 +33,17 @@ class NodeClaims:
     """
 
     def __init__(
-        self, api: KubeApi, plugins: Plugins, checkpoint: Checkpoint, deadlines: Deadlines
+        self,
+        api: KubeApi,
+        plugins: Plugins,
+        checkpoint: Checkpoint,
+        metrics: Path,
+        deadlines: Deadlines,
     ) -> None:
         self._api = api
         self._plugins = plugins
         self._checkpoint = checkpoint
+        self._metrics = metrics
         self._deadlines = deadlines
         self._held: dict[Key, HeldClaim] = {_key(held.ref): held for held in checkpoint.load()}
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -114,6 +122,7 @@ class NodeClaims:
 
     def _save(self) -> None:
         self._checkpoint.save(self._held.values())
+        write_metrics(self._metrics, self._held.values())
 
     @asynccontextmanager
     async def _locked(self, keys: Iterable[Key]) -> AsyncIterator[None]:

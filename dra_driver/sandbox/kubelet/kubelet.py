@@ -37,6 +37,7 @@ class Kubelet:
         pods/<namespace>_<pod>.json what each container of a running pod would find inside
         pod-resources/kubelet.sock  which devices the pods have, over gRPC
         dra_manager_state.json      the claims in use
+        metrics                     how many claims each driver has in use, as a scrape
 
     To restart it, cancel `run` and run another one over the same folder.
     """
@@ -63,7 +64,7 @@ class Kubelet:
         self._slices = SliceWiper(api, node, plugins, self._deadlines)
         self._events = EventRecorder(api, EventSource(component="kubelet", host=node))
         checkpoint = Checkpoint(root / "dra_manager_state.json")
-        claims = NodeClaims(api, plugins, checkpoint, self._deadlines)
+        claims = NodeClaims(api, plugins, checkpoint, root / "metrics", self._deadlines)
         shared = Node(
             name=node,
             api=api,

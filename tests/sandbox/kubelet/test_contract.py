@@ -27,7 +27,7 @@ are beside this one, and run a scripted driver; `process` runs our plugin as a p
 | two plugins are both called | test_pods: every_driver_of_a_claim_is_asked |
 | two plugins, prepare or unprepare fails for one | test_pods: every_driver_of_a_claim_is_asked; here: one_driver_s_failure_to_unprepare_is_made_good |
 | two plugins, in progress at the kubelet's restart | here: a_restart_in_the_middle_of_one_driver_s_call |
-| metric dra_resource_claims_in_use by driver | open: the sandbox's kubelet has no metrics |
+| metric dra_resource_claims_in_use by driver | here: claims_in_use_are_counted_by_driver |
 | slices removed at the kubelet's start, own node only | test_slices: a_starting_kubelet_wipes_its_own_node_s_slices |
 | slices removed after unregistration, or the plugin's stop | test_slices: the_slices_of_a_driver_that_stays_away_are_wiped |
 | slices removed when it is unresponsive | test_slices: a_driver_whose_dra_socket_is_dead_counts_as_away |
@@ -203,3 +203,28 @@ async def test_a_restart_in_the_middle_of_one_driver_s_call(lab: Lab, operation:
             else:
                 await lab.until_gone("pod")
                 assert two.unprepared == [["gpu"], ["gpu"]]
+
+
+async def test_claims_in_use_are_counted_by_driver(lab: Lab) -> None:
+    """A claim of two drivers counts for both and once in all; nothing counts when its pods have gone."""
+    one, two = lab.driver(), lab.driver("b.example.com")
+    await lab.make_claim("both", one.name, two.name)
+    await lab.make_claim("single", one.name)
+    async with one.running(lab.registry), two.running(lab.registry), lab.kubelet():
+        await lab.start_pod("a", "both")
+        await lab.start_pod("b", "single")
+        await lab.until_running("a")
+        await lab.until_running("b")
+        assert in_use(lab) == {"<any>": 2, one.name: 2, two.name: 1}
+        await lab.delete_pod("a")
+        await lab.until_gone("a")
+        assert in_use(lab) == {"<any>": 1, one.name: 1}
+
+
+def in_use(lab: Lab) -> dict[str, int]:
+    """What a scrape says."""
+    text = (lab.root / "metrics").read_text()
+    found = re.findall(
+        r'^dra_resource_claims_in_use\{driver_name="(.*)"\} (\d+)$', text, re.MULTILINE
+    )
+    return {driver: int(amount) for driver, amount in found}
