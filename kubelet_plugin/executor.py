@@ -15,8 +15,8 @@ from dra_driver.model.errors import ClaimError, DraError
 from dra_driver.model.names import cdi_device_id, cdi_device_name
 from dra_driver.model.record import ClaimRecord, Grant, Preparation, PreparedDevice, Step
 from dra_driver.ports import CdiStore, ClaimStore
+from kubelet_plugin.footprint import bind_parent, plan_release, target_of
 from kubelet_plugin.gpu_calls import GpuCalls
-from kubelet_plugin.planner import bind_parent, plan_release, target_of
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.survey import Survey
 from kubelet_plugin.telemetry import Telemetry

@@ -6,18 +6,14 @@ changes that make it so (steps), in order. Nothing here does I/O, waits or chang
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from dra_driver.config.params import parse_gpu_config
 from dra_driver.model.claim import AllocatedClaim, Allocation, AllocationResult
 from dra_driver.model.device import (
     CreateStage,
-    DestroyStage,
-    Instance,
-    PartitionChange,
     SetMode,
-    Target,
     Vendor,
 )
 from dra_driver.model.errors import ClaimError, DeviceHeld, DraError, VendorError
@@ -34,6 +30,7 @@ from dra_driver.rules.forms import (
     made_instances,
 )
 from dra_driver.rules.precedence import config_for
+from kubelet_plugin.footprint import is_granted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,52 +95,6 @@ def plan_prepare(snapshot: Snapshot) -> ClaimRecord:
         grants=tuple(grants),
         steps=tuple(steps),
     )
-
-
-def plan_release(
-    record: ClaimRecord, inventories: Mapping[str, Inventory]
-) -> tuple[DestroyStage, ...]:
-    """The changes that undo what a record did, last first; each may already have been made.
-
-    A process that was killed inside a step left no identity for it. The record names GPU, profile and placement of what it
-    was making, so an instance that matches exactly is ours. A mode stays as it is: switching back would cost the next claim.
-    """
-    done = list(zip(record.steps, record.identities, strict=False))
-    undo = [
-        DestroyStage(created=step.change, identity=identity)
-        for step, identity in done
-        if isinstance(step.change, CreateStage)
-    ]
-    pending = record.steps[len(record.identities) :]
-    if pending and isinstance(pending[0].change, CreateStage):
-        undo += _unrecorded(pending[0].change, record, inventories)
-    return tuple(reversed(undo))
-
-
-def target_of(
-    grant: Grant, records: Iterable[ClaimRecord], inventories: Mapping[str, Inventory]
-) -> Target:
-    """The hardware behind a grant: the GPU, the instance that some record's steps made, or the one that was there."""
-    if grant.profile is None:
-        return Target(gpu=grant.gpu)
-    wanted = (grant.gpu, grant.profile, grant.placement)
-    made = [
-        identity
-        for record in records
-        for step, identity in zip(record.steps, record.identities, strict=False)
-        if isinstance(step.change, CreateStage)
-        and (step.change.gpu, step.change.profile, step.change.placement) == wanted
-    ]
-    if made:
-        return Target(gpu=grant.gpu, instance=made[-1])
-    inventory = inventories.get(grant.pool)
-    gpu = inventory.gpu(grant.gpu) if inventory else None
-    found = [i for i in gpu.instances if _matches(i, grant)] if gpu else []
-    if not found:
-        raise ClaimError(
-            f"partition {grant.device} is not there any more; delete the pod so that it gets another device"
-        )
-    return Target(gpu=grant.gpu, instance=found[0].identity)
 
 
 def _allocation(snapshot: Snapshot) -> Allocation:
@@ -247,7 +198,7 @@ def _steps(snapshot: Snapshot, form: Form, grant: Grant, planned: Sequence[Step]
     """The hardware changes for one device. Claims with adminAccess look; they never change anything."""
     gpu, made = form.gpu, made_instances(snapshot.records.values())
     foreign = foreign_instances(gpu, made)
-    adopted = any(_matches(instance, grant) for instance in foreign)
+    adopted = any(is_granted(instance, grant) for instance in foreign)
     if grant.monitor or adopted:
         return
     in_the_way = [instance for instance in foreign if covered(instance.placement) & form.positions]
@@ -271,44 +222,3 @@ def _steps(snapshot: Snapshot, form: Form, grant: Grant, planned: Sequence[Step]
                 stage=stage,
             )
             yield Step(device=form.name, change=change)
-
-
-def bind_parent(step: Step, record: ClaimRecord) -> PartitionChange:
-    """The change of the record's next step, with the identity of its device's former stage filled in."""
-    if not isinstance(step.change, CreateStage):
-        return step.change
-    former = [
-        i
-        for s, i in zip(record.steps, record.identities, strict=False)
-        if s.device == step.device and _creates(s)
-    ]
-    return replace(step.change, parent=former[-1]) if former else step.change
-
-
-def _unrecorded(
-    change: CreateStage, record: ClaimRecord, inventories: Mapping[str, Inventory]
-) -> Iterator[DestroyStage]:
-    gpus = (inventory.gpu(change.gpu) for inventory in inventories.values())
-    instances = [i for gpu in gpus if gpu for i in gpu.instances]
-    stages = [
-        s.change.stage
-        for s in record.steps
-        if isinstance(s.change, CreateStage) and s.change.gpu == change.gpu
-    ]
-    for instance in instances:
-        if (instance.profile, instance.placement) == (change.profile, change.placement):
-            handles = instance.identity.split("/")
-            depth = stages.index(change.stage) + 1
-            if len(handles) >= depth:
-                yield DestroyStage(created=change, identity="/".join(handles[:depth]))
-
-
-def _creates(step: Step) -> bool:
-    return isinstance(step.change, CreateStage)
-
-
-def _matches(instance: Instance, grant: Grant) -> bool:
-    return instance.complete and (instance.profile, instance.placement) == (
-        grant.profile,
-        grant.placement,
-    )

@@ -13,8 +13,9 @@ from dra_driver.model.claim import AllocatedClaim, ClaimRef
 from dra_driver.model.device import CreateStage, DestroyStage, SetMode
 from dra_driver.model.record import ClaimRecord, Grant, Step
 from dra_driver.ports import JsonObject
+from kubelet_plugin.footprint import plan_release
 from kubelet_plugin.inspection import look_at_hardware
-from kubelet_plugin.planner import plan_prepare, plan_release
+from kubelet_plugin.planner import plan_prepare
 from kubelet_plugin.state import NodeState
 
 Outcome: TypeAlias = Literal["Prepare", "UndoAndPrepare", "Replay"]

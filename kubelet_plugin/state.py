@@ -18,7 +18,8 @@ from dra_driver.model.device import DestroyStage, Gpu, Instance, SetMode
 from dra_driver.model.inventory import Fault, Inventory
 from dra_driver.model.names import pool_name
 from dra_driver.model.record import ClaimRecord, Preparation, Step
-from kubelet_plugin.planner import Snapshot, plan_release
+from kubelet_plugin.footprint import plan_release
+from kubelet_plugin.planner import Snapshot
 
 
 class NodeState:

@@ -14,7 +14,8 @@ from dra_driver.model.device import CreateStage, SetMode
 from dra_driver.model.errors import ClaimError, DeviceHeld, ParametersError
 from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import JsonObject
-from kubelet_plugin.planner import Snapshot, plan_prepare, plan_release
+from kubelet_plugin.footprint import plan_release
+from kubelet_plugin.planner import Snapshot, plan_prepare
 from tests.kubelet_plugin.conftest import (
     BOOT,
     NODE,

@@ -1,0 +1,105 @@
+"""What a claim's record means on the hardware: what its steps made, what is next, and how it is all undone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from dra_driver.model.device import (
+    CreateStage,
+    DestroyStage,
+    Instance,
+    PartitionChange,
+    Target,
+)
+from dra_driver.model.errors import ClaimError
+from dra_driver.model.inventory import Inventory
+from dra_driver.model.record import ClaimRecord, Grant, Step
+
+
+def plan_release(
+    record: ClaimRecord, inventories: Mapping[str, Inventory]
+) -> tuple[DestroyStage, ...]:
+    """The changes that undo what a record did, last first; each may already have been made.
+
+    A process that was killed inside a step left no identity for it. The record names GPU, profile and placement of what it
+    was making, so an instance that matches exactly is ours. A mode stays as it is: switching back would cost the next claim.
+    """
+    done = list(zip(record.steps, record.identities, strict=False))
+    undo = [
+        DestroyStage(created=step.change, identity=identity)
+        for step, identity in done
+        if isinstance(step.change, CreateStage)
+    ]
+    pending = record.steps[len(record.identities) :]
+    if pending and isinstance(pending[0].change, CreateStage):
+        undo += _unrecorded(pending[0].change, record, inventories)
+    return tuple(reversed(undo))
+
+
+def target_of(
+    grant: Grant, records: Iterable[ClaimRecord], inventories: Mapping[str, Inventory]
+) -> Target:
+    """The hardware behind a grant: the GPU, the instance that some record's steps made, or the one that was there."""
+    if grant.profile is None:
+        return Target(gpu=grant.gpu)
+    wanted = (grant.gpu, grant.profile, grant.placement)
+    made = [
+        identity
+        for record in records
+        for step, identity in zip(record.steps, record.identities, strict=False)
+        if isinstance(step.change, CreateStage)
+        and (step.change.gpu, step.change.profile, step.change.placement) == wanted
+    ]
+    if made:
+        return Target(gpu=grant.gpu, instance=made[-1])
+    inventory = inventories.get(grant.pool)
+    gpu = inventory.gpu(grant.gpu) if inventory else None
+    found = [i for i in gpu.instances if is_granted(i, grant)] if gpu else []
+    if not found:
+        raise ClaimError(
+            f"partition {grant.device} is not there any more; delete the pod so that it gets another device"
+        )
+    return Target(gpu=grant.gpu, instance=found[0].identity)
+
+
+def bind_parent(step: Step, record: ClaimRecord) -> PartitionChange:
+    """The change of the record's next step, with the identity of its device's former stage filled in."""
+    if not isinstance(step.change, CreateStage):
+        return step.change
+    former = [
+        i
+        for s, i in zip(record.steps, record.identities, strict=False)
+        if s.device == step.device and _creates(s)
+    ]
+    return replace(step.change, parent=former[-1]) if former else step.change
+
+
+def is_granted(instance: Instance, grant: Grant) -> bool:
+    """Whether the instance is what the grant speaks of, and whole."""
+    return instance.complete and (instance.profile, instance.placement) == (
+        grant.profile,
+        grant.placement,
+    )
+
+
+def _unrecorded(
+    change: CreateStage, record: ClaimRecord, inventories: Mapping[str, Inventory]
+) -> Iterator[DestroyStage]:
+    gpus = (inventory.gpu(change.gpu) for inventory in inventories.values())
+    instances = [i for gpu in gpus if gpu for i in gpu.instances]
+    stages = [
+        s.change.stage
+        for s in record.steps
+        if isinstance(s.change, CreateStage) and s.change.gpu == change.gpu
+    ]
+    for instance in instances:
+        if (instance.profile, instance.placement) == (change.profile, change.placement):
+            handles = instance.identity.split("/")
+            depth = stages.index(change.stage) + 1
+            if len(handles) >= depth:
+                yield DestroyStage(created=change, identity="/".join(handles[:depth]))
+
+
+def _creates(step: Step) -> bool:
+    return isinstance(step.change, CreateStage)
