@@ -72,11 +72,12 @@ class Place:
 
 @dataclass(slots=True)
 class Use:
-    """One claim object, and what the kubelet knows of it. `unprepared_at` numbers its last unprepare."""
+    """One claim object, and what the kubelet knows of it; `asked_at` and `unprepared_at` number its last calls."""
 
     claim: JsonObject
     kind: str
     devices: tuple[PreparedDevice, ...] | None = None
+    asked_at: int = 0
     unprepared_at: int = 0
     is_released: bool = False
     refusal: str = ""
@@ -161,8 +162,9 @@ class InterleavedNode:
         return self.api.claims.get(use.name) is use.claim
 
     def prepare(self, use: Use, within_s: float = DEADLINE_S) -> None:
-        """The kubelet calls; the answer is checked when it comes."""
-        self._call(self._prepare(use, within_s, next(self._numbers)))
+        """The kubelet calls; the answer is checked when it comes. From now on the claim may be there again, heard or not."""
+        use.is_released, use.asked_at = False, next(self._numbers)
+        self._call(self._prepare(use, within_s, use.asked_at))
 
     def unprepare(self, use: Use) -> None:
         """The pod's containers have ended; the kubelet calls."""
@@ -200,7 +202,7 @@ class InterleavedNode:
             return
         self.answers += 1
         use.claim["metadata"]["resourceVersion"] = str(next(self._numbers))
-        if number == use.unprepared_at and use.devices is None:
+        if number == use.unprepared_at > use.asked_at:
             use.is_released = True
 
     def _check_answer(self, use: Use) -> None:
