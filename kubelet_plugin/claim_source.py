@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
+from dra_driver.kube.backoff import Backoff
 from dra_driver.kube.codec import allocated_claim_from_json
 from dra_driver.model.claim import AllocatedClaim, ClaimRef
-from dra_driver.model.errors import ClaimReleased, ClaimReplaced
+from dra_driver.model.errors import ClaimReleased, ClaimReplaced, KubeError, Unavailable
 from dra_driver.model.kinds import RESOURCE_CLAIM
-from dra_driver.ports import Clock, KubeApi
+from dra_driver.ports import Clock, JsonObject, KubeApi
 from kubelet_plugin.telemetry import Telemetry
 
 REMEMBERED_S = 600.0
+ASK_AGAIN_S = 2.0
+ASK_AGAIN_MAX_S = 8.0
+"""Pauses between two questions to an API server that is away; each is shortened by up to half."""
 
 
 class ClaimSource:
@@ -27,14 +33,19 @@ class ClaimSource:
         self._api = api
         self._telemetry = telemetry
         self._clock = clock
+        self._backoff = Backoff(first_s=ASK_AGAIN_S, most_s=ASK_AGAIN_MAX_S)
+        self._asking = asyncio.Lock()
+        self._away: Unavailable | None = None
         self._prepared: dict[str, str] = {}
         self._released: dict[str, tuple[str, float]] = {}  # in the order of time
 
-    async def read(self, claim: ClaimRef) -> AllocatedClaim:
-        """The claim, by one consistent GET. KubeError, ClaimReplaced where the name has another UID, ClaimReleased if late."""
+    async def read(self, claim: ClaimRef, *, until: float) -> AllocatedClaim:
+        """The claim, by one consistent GET; while the API server is away, by more of them `until` then (in the loop's time).
+
+        Raises KubeError, ClaimReplaced where the name has another UID, ClaimReleased if the call is late.
+        """
         with self._telemetry.phase("fetch"):
-            api = await self._api()
-            answer = await api.get(RESOURCE_CLAIM, claim.name, namespace=claim.namespace)
+            answer = await self._answer(claim, until)
         found = allocated_claim_from_json(answer)
         if found.ref.uid != claim.uid:
             raise ClaimReplaced(
@@ -47,6 +58,38 @@ class ClaimSource:
                 "the kubelet asks again if a pod needs it"
             )
         return found
+
+    async def _answer(self, claim: ClaimRef, until: float) -> JsonObject:
+        """A failed call costs its pod 90 s, so it goes on asking; but one call at a time asks, for all that wait."""
+        api = await self._api()
+        if self._away is None:
+            with suppress(Unavailable):
+                return await self._get(api, claim)
+        try:
+            async with asyncio.timeout_at(until):
+                while True:
+                    async with self._asking:
+                        if self._away is not None:
+                            asked_s = self._away.retry_after_s or 0.0
+                            await self._clock.sleep(max(self._backoff.pause_s(), asked_s))
+                        with suppress(Unavailable):
+                            return await self._get(api, claim)
+        except TimeoutError:
+            message = f"claim {claim}: the API server does not answer in time"
+            raise self._away or Unavailable(message) from None
+
+    async def _get(self, api: KubeApi, claim: ClaimRef) -> JsonObject:
+        try:
+            answer = await api.get(RESOURCE_CLAIM, claim.name, namespace=claim.namespace)
+        except Unavailable as failure:
+            self._away = failure
+            raise
+        except KubeError:
+            self._away = None
+            raise
+        self._away = None
+        self._backoff.reset()
+        return answer
 
     def prepared(self, claim: AllocatedClaim) -> None:
         """It was prepared as it was read."""

@@ -82,7 +82,7 @@ class Claims:
                 flight.reconsider()
             changed = self._state.changed
             try:
-                found = await self._source.read(claim)
+                found = await self._source.read(claim, until=wait_until)
                 devices = await self._begin(found, flight)
             except (ClaimReleased, DeviceHeld, VendorError) as obstacle:
                 if flight.committed or not obstacle.retryable:

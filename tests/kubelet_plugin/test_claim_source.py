@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+
 import pytest
 
-from dra_driver.model.errors import ClaimReleased, ClaimReplaced, NotFound
+from dra_driver.model.errors import ClaimReleased, ClaimReplaced, NotFound, Unavailable
 from dra_driver.ports import JsonObject, KubeApi
 from kubelet_plugin.claim_source import REMEMBERED_S, ClaimSource
+from tests.faults import virtual_time
 from tests.kubelet_plugin.conftest import (
     CountingApi,
     NewClaim,
@@ -33,7 +37,7 @@ def source(api: CountingApi, clock: SetClock) -> ClaimSource:
 
 
 async def prepare_and_release(source: ClaimSource, claim: JsonObject) -> None:
-    source.prepared(await source.read(ref(claim)))
+    source.prepared(await source.read(ref(claim), until=math.inf))
     source.released(ref(claim))
 
 
@@ -44,7 +48,7 @@ async def test_a_prepare_after_the_unprepare_is_late(
     claim = new_claim(WHOLE)
     await prepare_and_release(source, claim)
     with pytest.raises(ClaimReleased, match=r"claim default/claim-1 .*resourceVersion 1") as late:
-        await source.read(ref(claim))
+        await source.read(ref(claim), until=math.inf)
     assert late.value.retryable
 
 
@@ -55,7 +59,7 @@ async def test_a_new_user_of_the_claim_is_no_late_call(
     claim = new_claim(WHOLE)
     await prepare_and_release(source, claim)
     claim["metadata"]["resourceVersion"] = "2"
-    assert (await source.read(ref(claim))).ref == ref(claim)
+    assert (await source.read(ref(claim), until=math.inf)).ref == ref(claim)
 
 
 async def test_a_claim_that_was_never_prepared_here_is_no_late_call(
@@ -64,7 +68,7 @@ async def test_a_claim_that_was_never_prepared_here_is_no_late_call(
     """An unprepare of an unknown claim says nothing about what comes."""
     claim = new_claim(WHOLE)
     source.released(ref(claim))
-    assert (await source.read(ref(claim))).ref == ref(claim)
+    assert (await source.read(ref(claim), until=math.inf)).ref == ref(claim)
 
 
 async def test_a_release_is_remembered_for_ten_minutes(
@@ -76,10 +80,10 @@ async def test_a_release_is_remembered_for_ten_minutes(
     clock.now += REMEMBERED_S - 1
     await prepare_and_release(source, second)
     with pytest.raises(ClaimReleased):
-        await source.read(ref(first))
+        await source.read(ref(first), until=math.inf)
     clock.now += 2
     source.released(ref(new_claim(WHOLE)))
-    assert (await source.read(ref(first))).ref == ref(first)
+    assert (await source.read(ref(first), until=math.inf)).ref == ref(first)
 
 
 async def test_a_claim_of_the_same_name_is_another_one(
@@ -89,7 +93,31 @@ async def test_a_claim_of_the_same_name_is_another_one(
     claim, other = new_claim(WHOLE), new_claim(WHOLE)
     api.claims["claim-1"] = other
     with pytest.raises(ClaimReplaced, match=r"000000000002 by now, not .*000000000001"):
-        await source.read(ref(claim))
+        await source.read(ref(claim), until=math.inf)
     del api.claims["claim-1"]
     with pytest.raises(NotFound):
-        await source.read(ref(claim))
+        await source.read(ref(claim), until=math.inf)
+
+
+def test_while_the_api_server_is_away_one_call_asks_for_all(
+    new_claim: NewClaim, api: CountingApi, source: ClaimSource
+) -> None:
+    """At most once a second, however many claims wait; all are answered soon after it is back, and in time if it is not."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        claims = [new_claim(WHOLE) for _ in range(20)]
+        api.unavailable = True
+        began, until = loop.time(), loop.time() + 42.0
+        reads = [asyncio.create_task(source.read(ref(claim), until=until)) for claim in claims]
+        await asyncio.sleep(30)
+        assert api.gets <= len(claims) + 30
+        api.unavailable = False
+        await asyncio.gather(*reads)
+        assert loop.time() - began < 40
+        api.unavailable = True
+        with pytest.raises(Unavailable):
+            await source.read(ref(claims[0]), until=loop.time() + 10)
+        assert loop.time() - began < 55
+
+    virtual_time.run(main())
