@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from dra_driver.kube.backoff import Backoff
-from dra_driver.model.errors import DraError, FieldsDropped, KubeError, SliceNameTaken
+from dra_driver.model.errors import DraError, FieldsDropped, KubeError, SliceNameTaken, Unavailable
 from dra_driver.ports import Clock, KubeApi
 from dra_driver.rules.draining import DRAIN_ANNOTATION
 from dra_driver.rules.pool_layout import DesiredPool
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 SETTLE_S = 0.2
 RETRY_S = 2.0
 RETRY_MAX_S = 60.0
+AWAY_MAX_S = 20.0
+"""An API server that was away has the slices again within half a minute of its return."""
 RELIST_S = (300.0, 600.0)
 
 _CHOSEN = {
@@ -97,6 +99,8 @@ class Publisher:
                 pause_s = await self.reconcile()
             except DraError as error:
                 wait_s = backoff.pause_s()
+                if isinstance(error, Unavailable):
+                    wait_s = min(wait_s, AWAY_MAX_S)
                 log.warning(
                     "cannot publish; trying again", error=str(error), wait_s=round(wait_s, 1)
                 )
