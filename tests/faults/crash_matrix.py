@@ -35,7 +35,7 @@ PASSED_BY: Final[Mapping[str, frozenset[str]]] = {
     "KubeApi.patch": frozenset(),  # counts an Event that is said again; nobody depends on it
     "Reply.prepare": frozenset({_PREPARE}),
     "Reply.unprepare": frozenset({_UNPREPARE}),
-    "Files.mkdir": frozenset({_PREPARE, _START}),
+    "Files.mkdir": frozenset({_START}),
     "Files.open": frozenset({_PREPARE, _UNPREPARE, _START}),
     "Files.link": frozenset({_PREPARE, _START}),
     "Files.rename": frozenset({_PREPARE, _START}),
