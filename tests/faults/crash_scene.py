@@ -9,10 +9,11 @@ from typing import Final
 
 from dra_driver.model.device import SetMode
 from dra_driver.ports import JsonObject
+from tests.faults.cluster import Cluster, serving_cluster
 from tests.faults.forks import Forks
 from tests.faults.invariants import Violation
 from tests.faults.kill_points import KillPoint
-from tests.faults.node import Cluster, Node, serving_cluster, short_folder
+from tests.faults.node import Node, short_folder
 
 NODE_NAME: Final = "n"
 GPU: Final = "0000:1b:00.0"

@@ -14,7 +14,8 @@ from random import Random
 from typing import Final
 
 from dra_driver.ports import JsonObject
-from tests.faults.node import Cluster, Node
+from tests.faults.cluster import Cluster
+from tests.faults.node import Node
 
 MACHINE: Final = "8xh100-80"
 _GPUS: Final = tuple(

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from tests.faults.cluster import serving_cluster
 from tests.faults.forks import Forks, forking
 from tests.faults.killed_lives import MACHINE, KilledLives, Life
-from tests.faults.node import Node, serving_cluster, short_folder
+from tests.faults.node import Node, short_folder
 
 PROCESSES: Final = 2
 

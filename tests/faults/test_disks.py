@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from dra_driver.ports import JsonObject
+from tests.faults.cluster import Cluster, serving_cluster
 from tests.faults.forks import Forks, forking
-from tests.faults.node import Cluster, Node, serving_cluster, short_folder
+from tests.faults.node import Node, short_folder
 
 NAME = "gpu-0000-1b-00-0"
 PARTITIONS = tuple(f"{NAME}-mig-1g-10gb-{start}" for start in (6, 5, 4))

@@ -24,7 +24,8 @@ from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.simulated_smi import create
-from tests.faults.invariants import DEVICES_PER_GPU, Ledger, Told, violations
+from tests.faults.invariants import DEVICES_PER_GPU, violations
+from tests.faults.ledger import Ledger, Told
 from tests.faults.outside import Outside, look
 
 GPU, NAME = "0000:1b:00.0", "gpu-0000-1b-00-0"
