@@ -23,7 +23,8 @@ from dra_driver.ports import Backend, JsonObject
 from kubelet_plugin import node as node_parts
 from kubelet_plugin.claims import DEADLINE_S
 from tests.faults import outside
-from tests.faults.invariants import Ledger, Told, violations
+from tests.faults.invariants import violations
+from tests.faults.ledger import Ledger, Told
 from tests.faults.virtual_time import LoopClock, VirtualLoop, VirtualWorkers
 from tests.kubelet_plugin.conftest import NODE, POOL, CountingApi, NodePlugin, ref
 
