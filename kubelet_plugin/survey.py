@@ -51,6 +51,8 @@ class Survey:
                 raise
             self._state.lose_gpu(pool, address)
             return None
+        if pool not in self._state.inventories:  # a call that came before the first look
+            self._expect(pool, await self._calls.addresses(pool))
         self._state.observe_gpu(pool, gpu)
         return gpu
 

@@ -29,10 +29,13 @@ class Processes:
         self._leaving: dict[str, ExitStack] = {}
 
     async def join(self, pod_uid: str) -> NodePlugin:
+        return await self.joining(pod_uid).start()
+
+    def joining(self, pod_uid: str) -> NodePlugin:
         plugin = NodePlugin(self._folder, self._machine, self._api)
         stack = self._leaving[pod_uid] = ExitStack()
         plugin.instance = stack.enter_context(joined(self._folder, pod_uid))
-        return await plugin.start()
+        return plugin
 
     def leave(self, pod_uid: str) -> None:
         self._leaving.pop(pod_uid).close()
@@ -112,6 +115,19 @@ async def test_an_instance_that_another_process_destroyed_is_not_in_the_way(
     processes.leave("old")
     await new.unprepare(new_claim(OTHER))
     assert len(await new.prepare(new_claim(LARGE))) == 1
+
+
+async def test_a_call_that_comes_before_the_first_look_is_served(
+    processes: Processes, new_claim: NewClaim
+) -> None:
+    """A newer process opens its socket first: it gives back what the older one prepared, and knows that GPU then."""
+    old, claim = await processes.join("old"), new_claim(SMALL)
+    await old.prepare(claim)
+    new = processes.joining("new")
+    new.node = new.build()
+    new.node.recovery.restore()
+    await new.unprepare(claim)
+    assert new.leftovers() == []
 
 
 async def test_a_claim_whose_record_is_damaged_keeps_its_device(

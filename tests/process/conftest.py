@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import signal
 import sys
@@ -12,15 +13,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc.aio
 import pytest
 
+from dra_driver.config.machine import load_machine
 from dra_driver.model.kinds import NODE, RESOURCE_CLAIM, RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import JsonObject
 from dra_driver.sandbox.apiserver.gates import Gates
 from dra_driver.sandbox.apiserver.local import LocalApi
 from dra_driver.sandbox.apiserver.server import ApiServer
+from dra_driver.vendors.discovery import discover
+from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
 from kubelet_plugin.sockets import plugin_sockets
 
@@ -117,6 +123,33 @@ class Plugin:
         assert len(said) == 1, self.log
         assert "Traceback" not in self.log
         return said[0]
+
+    async def is_ready(self) -> bool:
+        """What the pod's readiness probe would find; the process was launched with a `metrics_address`."""
+        found = re.findall(r"metrics and probes are served.* port=(\d+)", self.log)
+        if not found:
+            return False
+        url = f"http://127.0.0.1:{found[-1]}/readyz"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return answer.status == 200
+
+    def records(self, uid: str = "*") -> list[Path]:
+        """The journal's file of the claim, or of all."""
+        return list((self.data_dir / "claims").glob(f"*/{uid}.jsonl"))
+
+    def instances(self) -> list[str]:
+        """The GPU instances that there are: asked of the hardware, not of the plugin."""
+        nvml = SimulatedNvml(
+            load_machine(self.settings["machine"]),
+            node=NODE_NAME,
+            state_dir=self.folder / "hardware" / "nvidia",
+        )
+        gpus = discover(NvidiaBackend(nvml)).gpus
+        return [f"{gpu.pci_address}: {one.profile}" for gpu in gpus for one in gpu.instances]
+
+    def leftovers(self) -> list[str]:
+        """What there is of claims: CDI files, records, GPU instances."""
+        return [*map(str, self.cdi_dir.iterdir()), *map(str, self.records()), *self.instances()]
 
     @asynccontextmanager
     async def _stub(self) -> AsyncIterator[api_pb2_grpc.DRAPluginAsyncStub]:

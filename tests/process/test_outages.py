@@ -6,33 +6,15 @@ import asyncio
 import signal
 import socket
 import time
-from pathlib import Path
 
 import pytest
 from grpc.aio import AioRpcError
 
-from dra_driver.config.machine import load_machine
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.ports import JsonObject
-from dra_driver.vendors.discovery import discover
-from dra_driver.vendors.nvidia.backend import NvidiaBackend
-from dra_driver.vendors.nvidia.simulated import SimulatedNvml
-from tests.process.conftest import NODE_NAME, Cluster, Plugin, eventually
+from tests.process.conftest import Cluster, Plugin, eventually
 
 GPUS = ("gpu-0000-1b-00-0", "gpu-0000-43-00-0", "gpu-0000-52-00-0")
-
-
-def instances(plugin: Plugin) -> int:
-    """How many GPU instances there are: asked of the hardware, not of the plugin."""
-    nvml = SimulatedNvml(
-        load_machine("8xh100-80"), node=NODE_NAME, state_dir=plugin.folder / "hardware" / "nvidia"
-    )
-    return sum(len(gpu.instances) for gpu in discover(NvidiaBackend(nvml)).gpus)
-
-
-def records(plugin: Plugin) -> list[Path]:
-    """The journal's files."""
-    return list((plugin.data_dir / "claims").glob("*/*"))
 
 
 async def claims_of_all_sorts(cluster: Cluster) -> list[JsonObject]:
@@ -59,10 +41,10 @@ async def test_killed_at_any_moment_of_its_work_it_leaves_nothing_half_done(
                 answers = await plugin.prepare(*claims)
                 assert {answer.error for answer in answers.values()} == {""}
                 assert await plugin.prepare(*claims) == answers
-                assert (instances(plugin), len(records(plugin))) == (4, 5)
+                assert (len(plugin.instances()), len(plugin.records())) == (4, 5)
         answers = await plugin.unprepare(*claims)
         assert {answer.error for answer in answers.values()} == {""}
-        assert (instances(plugin), records(plugin), list(plugin.cdi_dir.iterdir())) == (0, [], [])
+        assert plugin.leftovers() == []
 
 
 async def test_a_restart_of_the_api_server_is_noticed(plugin: Plugin, cluster: Cluster) -> None:
@@ -111,5 +93,5 @@ async def test_a_cdi_folder_that_cannot_be_written_fails_the_claim_only(
     assert "cannot write CDI file /proc/sys/cdi/" in error
     assert "the CDI folder must be writable" in error
     assert "\n" not in error
-    assert instances(idle) == 0
+    assert idle.instances() == []
     assert await idle.stop() == 0

@@ -13,14 +13,10 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
-from dra_driver.config.machine import load_machine
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.ports import JsonObject
 from dra_driver.rules.draining import DRAIN_ANNOTATION
-from dra_driver.vendors.discovery import discover
-from dra_driver.vendors.nvidia.backend import NvidiaBackend
-from dra_driver.vendors.nvidia.simulated import SimulatedNvml
-from tests.process.conftest import NODE_NAME, Cluster, Plugin, eventually
+from tests.process.conftest import Cluster, Plugin, eventually
 from tests.process.rollout import Kubelet, running_kubelet, until_registered, watched_slices
 
 WHOLE = "gpu-0000-1b-00-0"
@@ -42,16 +38,8 @@ class Pair(NamedTuple):
         return {*self.old.registry_dir.iterdir(), *self.old.data_dir.glob("*.sock")}
 
     def leftovers(self) -> list[str]:
-        """What there is of claims: CDI files, records, GPU instances."""
-        files = [*self.old.cdi_dir.iterdir(), *(self.old.data_dir / "claims").glob("*/*.jsonl")]
-        nvml = SimulatedNvml(
-            load_machine("8xh100-80"),
-            node=NODE_NAME,
-            state_dir=self.old.folder / "hardware" / "nvidia",
-        )
-        gpus = discover(NvidiaBackend(nvml)).gpus
-        instances = [f"{gpu.pci_address}: {one.profile}" for gpu in gpus for one in gpu.instances]
-        return [*map(str, files), *instances]
+        """What there is of claims."""
+        return self.old.leftovers()
 
 
 @pytest.fixture
