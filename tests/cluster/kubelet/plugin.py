@@ -32,13 +32,16 @@ gpus:
 class Plugin:
     """The plugin of a node with simulated GPUs of both vendors, in the folders that a DaemonSet would mount."""
 
-    def __init__(self, node: Node, access: Mapping[str, str]) -> None:
+    def __init__(
+        self, node: Node, access: Mapping[str, str], *, pod_uid: str | None = None
+    ) -> None:
         self.node = node
+        self.access = access
         self.data_dir = node.kubelet_dir / "plugins" / DRIVER_NAME
         self.simulation_dir = node.root / "hardware"
         self._machine = str(node.root / "machine.yaml")
         Path(self._machine).write_text(_MACHINE)
-        self._log = node.root / "plugin.log"
+        self._log = node.root / f"plugin{pod_uid or ''}.log"
         self._settings = {
             "node-name": node.name,
             "data-dir": self.data_dir,
@@ -46,6 +49,8 @@ class Plugin:
             "cdi-dir": node.cdi_dir,
             "simulation-dir": self.simulation_dir,
             "machine": self._machine,
+            "pod-resources-socket": node.kubelet_dir / "pod-resources" / "kubelet.sock",
+            **({"pod-uid": pod_uid} if pod_uid else {}),
             **access,
         }
         self._running: ExitStack | None = None

@@ -27,6 +27,20 @@ async def test_a_pod_outlives_the_plugin_and_is_released_by_the_next_one(
     await eventually(lambda: not plugin.leftovers())
 
 
+async def uids(api: RestApi) -> set[str]:
+    """Which slices there are."""
+    return {item["metadata"]["uid"] for item in (await api.list(RESOURCE_SLICE)).items}
+
+
+async def test_a_plugin_that_comes_back_soon_keeps_its_slices(plugin: Plugin, api: RestApi) -> None:
+    """Killed and started again within the kubelet's 30 seconds: nothing is wiped, also not when these are over."""
+    before = await uids(api)
+    plugin.kill()
+    plugin.start()
+    await asyncio.sleep(33)
+    assert await uids(api) == before
+
+
 async def test_a_pod_that_ends_without_a_plugin_waits_for_one(
     plugin: Plugin, workload: Workload
 ) -> None:
@@ -42,14 +56,22 @@ async def test_a_pod_that_ends_without_a_plugin_waits_for_one(
     await eventually(lambda: workload.is_gone("whole-gpu"), within_s=120)
 
 
-async def test_a_restarted_kubelet_finds_the_plugin(plugin: Plugin, workload: Workload) -> None:
-    """The running pod goes on, the plugin registers by itself, and the next pod starts."""
+async def test_a_restarted_kubelet_finds_the_plugin(
+    plugin: Plugin, workload: Workload, api: RestApi
+) -> None:
+    """It wipes all slices, which come back; the running pod goes on, the plugin registers by itself, and the next pod starts."""
     await workload.apply(*quickstart("1-"))
     before = await workload.runs("whole-gpu")
     registrations = plugin.said("registered with the kubelet")
+    wiped = await uids(api)
     plugin.node.stop_kubelet()
     plugin.node.start_kubelet()
     await eventually(lambda: plugin.said("registered with the kubelet") > registrations)
+
+    async def are_back() -> bool:
+        return not wiped & await uids(api) and await is_published(api)
+
+    await eventually(are_back)
     await workload.apply(*quickstart("5-"))
     await workload.runs("amd-gpu")
     after = await workload.runs("whole-gpu")
