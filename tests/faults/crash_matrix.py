@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from tests.faults.crash_scene import FORMS, Scene, staged
-from tests.faults.crashing_calls import OPERATIONS, CrashingCall
+from tests.faults.crashing_calls import OPERATIONS, WHENS, CrashingCall
 from tests.faults.crashing_starts import STARTS, CrashingStart
 from tests.faults.forks import forking
 from tests.faults.kill_points import places
@@ -67,7 +67,7 @@ async def run_all() -> int:
             outcome = scene.outcome
             kills, wrongs = kills + len(outcome.died), wrongs + len(outcome.wrongs)
             reached |= {point.place for point in outcome.died}
-            lines = [f"{name:26} {len(outcome.died):4} kills", *outcome.wrongs]
+            lines = [f"{name:34} {len(outcome.died):4} kills", *outcome.wrongs]
             print("\n    ".join(lines), flush=True)  # noqa: T201
     print("never reached:", *sorted(set(places()) - reached))  # noqa: T201
     print(f"{kills} kills, {wrongs} violations")  # noqa: T201
@@ -75,11 +75,14 @@ async def run_all() -> int:
 
 
 def cases() -> dict[str, Callable[[Scene], CrashingCall | CrashingStart]]:
-    """All of them, by `<operation>: <what>`."""
+    """All of them, by `<operation>, <before or after>: <what>`; a start has both."""
     calls = {
-        f"{operation}: {form.name}": partial(CrashingCall, form=form, operation=operation)
+        f"{operation}, {when}: {form.name}": partial(
+            CrashingCall, form=form, operation=operation, when=when
+        )
         for form in FORMS
         for operation in OPERATIONS
+        for when in WHENS
     }
     return {**calls, **{f"start: {start.name}": start for start in STARTS}}
 

@@ -17,33 +17,40 @@ from tests.faults.crash_scene import GPU, Form, Scene
 from tests.faults.kill_points import ENVIRONMENT, TRACE, KillPoint, sdk_points
 
 Operation: TypeAlias = Literal["prepare", "unprepare"]
+When: TypeAlias = Literal["before", "after"]
 OPERATIONS: Final[tuple[Operation, ...]] = ("prepare", "unprepare")
+WHENS: Final[tuple[When, ...]] = ("before", "after")
 
 
 class CrashingCall:
-    """One kind of claim and one operation, on one node."""
+    """One kind of claim and one operation, on one node; the points before what changes something, or those after it."""
 
-    def __init__(self, scene: Scene, form: Form, operation: Operation) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        form: Form,
+        operation: Operation,
+        when: When,
+    ) -> None:
         self._scene = scene
         self._node = scene.node
         self._form = form
         self._operation: Operation = operation
+        self._when = when
         self._trace = scene.node.folder / "trace"
 
     async def run(self) -> None:
         """Die everywhere once, with both ways to go on in turn; up to the first violation, which would spoil what follows."""
         outcome = self._scene.outcome
         points = [*await self._passed(), *sdk_points()]
-        for number, point in enumerate(points):
+        for number, point in enumerate(one for one in points if one.when == self._when):
             claim = await self._scene.new_claim(self._form)
             if await self._die_at(point, claim):
                 outcome.died.append(point)
                 outcome.note(point, "after the kill", await self._node.wrongs(settled=False))
                 await self._node.start()
                 outcome.note(point, "after the restart", await self._node.settles())
-                # Points come in pairs of before and after: each is followed by both ways, over the pairs.
-                repeats = (number + number // 2) % 2 == 0
-                if repeats == (self._operation == "prepare"):
+                if number % 2:
                     await self._prepare_again(point, claim)
             else:
                 outcome.unreached.append(point)

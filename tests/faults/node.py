@@ -28,7 +28,8 @@ from tests.faults.outside import look
 
 _SETTLE_S = 10.0
 _CALL_S = 30.0
-_LOOK_S = 0.005
+_CONNECT_S = 0.005
+_LOOK_S = 0.02
 
 
 class Node:
@@ -93,7 +94,7 @@ class Node:
             while process.returncode is None:
                 if _serves(self.data_dir / "dra.sock"):
                     return True
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(_CONNECT_S)
         return False
 
     async def dies(self) -> int:
