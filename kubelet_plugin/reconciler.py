@@ -137,7 +137,7 @@ class Reconciler:
             with bound_contextvars(claim=str(record.claim), claim_uid=uid):
                 try:
                     if await self._witnesses.agree_that_gone(record.claim):
-                        await self._release(record)
+                        await asyncio.shield(self._release(record))  # begun, it goes to its end
                 except DraError as error:
                     log.warning("it is not known whether a claim is still there", error=str(error))
                     if isinstance(error, Unavailable):

@@ -15,7 +15,7 @@ from typing import Any
 
 from dra_driver.cdi.spec import NOTE_ANNOTATION, claim_spec
 from dra_driver.model.edits import ContainerEdits
-from dra_driver.model.errors import RecordError
+from dra_driver.model.errors import StorageError
 from dra_driver.model.names import CDI_KIND, CLAIM_UID, checked_claim_uid
 
 _PREFIX = f"{CDI_KIND.replace('/', '-')}_"
@@ -102,11 +102,11 @@ def _put(draft: Path, path: Path, content: str) -> None:
 
 @contextmanager
 def _naming(path: Path, verb: str) -> Iterator[None]:
-    """Failures inside become RecordErrors that name the file and the fix."""
+    """Failures inside become StorageErrors that name the file and the fix."""
     try:
         yield
     except OSError as error:
-        raise RecordError(
+        raise StorageError(
             f"cannot {verb} CDI file {path}: {error.strerror};"
             " the CDI folder must be writable and have space"
         ) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dra_driver.model.errors import RecordError, RecordNewer
+from dra_driver.model.errors import RecordError, RecordNewer, StorageError
 
 _FIXES = {
     errno.EACCES: "let this process write there",
@@ -84,7 +84,7 @@ def naming(path: Path, verb: str) -> Iterator[None]:
         raise RecordError(f"journal {path}: {error}") from error
     except OSError as error:
         fix = _FIXES.get(error.errno or 0, "look for disk errors in the kernel log")
-        raise RecordError(f"cannot {verb} journal {path}: {error.strerror}; {fix}") from error
+        raise StorageError(f"cannot {verb} journal {path}: {error.strerror}; {fix}") from error
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:

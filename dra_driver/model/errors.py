@@ -13,7 +13,8 @@
     │   └── DeviceHeld          another claim still holds the device; waiting may help
     ├── VendorError             the driver library refused or failed; `retryable` says whether to try again
     ├── RecordError             a claim's journal is damaged
-    │   └── RecordNewer         it is whole, but of a format that only a newer release reads
+    │   ├── RecordNewer         it is whole, but of a format that only a newer release reads
+    │   └── StorageError        its disk refuses: full, read-only, failing
     ├── StartError              a process cannot start: socket, lock, directory
     ├── KubeletUnavailable      the kubelet does not answer a question of ours
     └── KubeError               the API server answered with an error, or not at all
@@ -128,6 +129,13 @@ class RecordNewer(RecordError):
     """A newer release wrote the record in a format that this one does not read; it is left as it is."""
 
     reason = Reason.RECORD_NEWER
+
+
+class StorageError(RecordError):
+    """A claim's record or CDI file cannot be written, read or removed now: a full disk, a read-only or failing one."""
+
+    reason = Reason.STORAGE_FAILED
+    retryable = True
 
 
 class StartError(DraError):

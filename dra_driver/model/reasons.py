@@ -26,6 +26,7 @@ class Reason(StrEnum):
     HARDWARE_ERROR = "HardwareError"
     RECORD_DAMAGED = "RecordDamaged"
     RECORD_NEWER = "RecordNewer"
+    STORAGE_FAILED = "StorageFailed"
     RECORD_REBUILT = "RecordRebuilt"
     API_ERROR = "ApiError"
     API_FORBIDDEN = "ApiForbidden"
@@ -99,11 +100,16 @@ REASONS: Mapping[Reason, Entry] = MappingProxyType(
         ),
         Reason.RECORD_DAMAGED: Entry(
             regarding=Regarding.CLAIM,
-            meaning="the claim's record or CDI file cannot be read or written; path and fix are in the message",
+            meaning="the claim's record makes no sense and nothing else is known of it; its file and what to do are in the message",
         ),
         Reason.RECORD_NEWER: Entry(
             regarding=Regarding.CLAIM,
             meaning="a newer release wrote the claim's record; it is left alone, and only that release can end the claim",
+        ),
+        Reason.STORAGE_FAILED: Entry(
+            regarding=Regarding.CLAIM,
+            retryable=True,
+            meaning="a claim's record or CDI file cannot be written or read now: path and fix (space, rights, mount) are in the message",
         ),
         Reason.RECORD_REBUILT: Entry(
             regarding=Regarding.CLAIM,

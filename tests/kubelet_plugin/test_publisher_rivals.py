@@ -61,7 +61,7 @@ async def test_a_device_plugin_keeps_us_out(lab: Lab) -> None:
             "GPU 0000:1b:00.0, 0000:43:00.0; a device plugin, as nvidia.com/gpu, offers" in message
         )
         await offer(lab, "0")
-        await lab.clock.advance(601)
+        await lab.clock.advance(610)
         assert await ours(lab) == {FIRST, SECOND}
 
 
@@ -71,11 +71,11 @@ async def test_another_driver_keeps_us_out_of_its_gpus(lab: Lab) -> None:
         assert await ours(lab) == {FIRST, SECOND}
         await lab.claim(FIRST)
         await publish_first(lab)
-        await lab.clock.advance(601)
+        await lab.clock.advance(610)
         assert await ours(lab) == {SECOND}
         assert await lab.taints() == {FIRST: ["withdrawn"]}
         await lab.world.delete(RESOURCE_SLICE, "theirs")
-        await lab.clock.advance(601)
+        await lab.clock.advance(610)
         assert await ours(lab) == {FIRST, SECOND}
         assert await lab.taints() == {}
 

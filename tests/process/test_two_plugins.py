@@ -322,7 +322,7 @@ async def test_a_call_that_waits_outlives_the_order_to_stop(
     stopping = asyncio.create_task(alone.old.stop())
     await asyncio.sleep(0.5)
     await kubelet.unprepare(holder)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await waiting
     assert await stopping == 0
     await kubelet.unprepare(waiter)
