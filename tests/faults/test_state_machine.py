@@ -136,7 +136,7 @@ class ClaimLife(RuleBasedStateMachine):
 
     async def _start(self) -> None:
         await self._node.start()
-        await asyncio.sleep(5)
+        await asyncio.sleep(10)  # by then it has looked at the hardware, and recovered
 
     async def _crashed(self, call: Callable[[], None], turns: int) -> None:
         call()
