@@ -141,6 +141,7 @@ def main() -> int:
         if broken:
             wrong += 1
             sys.stdout.write(f"seed {seed}:\n  " + "\n  ".join(broken) + "\n")
+            sys.stdout.flush()
     took_s = time.monotonic() - began
     sys.stdout.write(
         f"{asked.count} interleavings from seed {asked.seed}: {wrong} wrong, {answers} calls succeeded, {took_s:.0f} s\n"
