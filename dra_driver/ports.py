@@ -74,8 +74,11 @@ class ClaimStore(Protocol):
     def load(self) -> tuple[dict[str, ClaimRecord], tuple[Damage, ...]]:
         """All records of this boot by claim UID, and what was damaged; records of former boots are removed."""
 
-    def records(self) -> dict[str, ClaimRecord]:
-        """All records that can be read now, nothing being changed: for a look while another process may be writing."""
+    def read_all(self) -> tuple[dict[str, ClaimRecord], frozenset[str]]:
+        """All records that can be read now, and the claims whose records cannot; nothing is changed.
+
+        For a look while another process may be writing.
+        """
 
     def read(self, uid: str) -> ClaimRecord | None:
         """One claim's record as it is on disk now, None where there is none; RecordError where it is damaged."""

@@ -120,6 +120,7 @@ class Claims:
             facts = self._state.snapshot(claim)
             if claim.ref.uid in self._state.records or facts.gpus(exclusive=True) != gpus:
                 return None
+            self._turns.require_all()
             with self._telemetry.phase("plan"):
                 record = plan_prepare(facts)
             flight.committed = True

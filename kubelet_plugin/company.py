@@ -7,11 +7,10 @@ it has gone, the journal is read first: a claim's own record by whoever works on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from dra_driver.model.errors import RecordError
-from dra_driver.model.record import ClaimRecord
+from dra_driver.model.errors import RecordError, VendorError
 from dra_driver.ports import ClaimStore
 from kubelet_plugin.instances import Instance
 from kubelet_plugin.state import NodeState
@@ -29,6 +28,8 @@ class Company:
         self._working: set[str] = set()
         self._readers: dict[int, set[str]] = {}
         self._begun = self._applied = 0
+        self._damaged: frozenset[str] = frozenset()
+        self._unknown: frozenset[str] = frozenset()
 
     def peace(self) -> int | None:
         """The same number as long as no other process can have changed anything; None while one may."""
@@ -36,7 +37,11 @@ class Company:
 
     def up_to_date(self) -> bool:
         """Whether every record is known that another process can have written."""
-        return self._is_current(self._known)
+        return self._is_current(self._known) and not self._unknown
+
+    def accept_damage(self, uids: frozenset[str]) -> None:
+        """These records were damaged when they were loaded: what is known of them is known, and others go on."""
+        self._damaged = uids
 
     @contextmanager
     def working(self, uid: str) -> Iterator[None]:
@@ -50,11 +55,19 @@ class Company:
             self._working.discard(uid)
 
     async def learn_claim(self, uid: str) -> None:
-        """The claim's record is what was last written; a damaged one is what it was. The caller is `working` on it."""
+        """The claim's record is what was last written. The caller is `working` on it.
+
+        One that cannot be read is what it was; RecordError if it is not known here at all.
+        """
         if self.up_to_date():
             return
-        with suppress(RecordError):
-            self._state.take_over(uid, await asyncio.to_thread(self._store.read, uid))
+        try:
+            stored = await asyncio.to_thread(self._store.read, uid)
+        except RecordError:
+            if uid not in self._state.records:
+                raise
+        else:
+            self._state.take_over(uid, stored)
 
     async def learn_all(self) -> None:
         """So is every record that nobody here is working on."""
@@ -65,12 +78,22 @@ class Company:
         number = self._begun
         ours = self._readers[number] = set(self._working)
         try:
-            stored, damaged = await asyncio.to_thread(self._read, frozenset(self._state.records))
+            stored, unreadable = await asyncio.to_thread(self._store.read_all)
         finally:
             del self._readers[number]
         if number > self._applied:  # else one that began later has told more already
             self._applied, self._known = number, peace
-            self._state.refresh(stored, kept=ours | damaged)
+            self._unknown = unreadable - self._state.records.keys() - self._damaged
+            self._state.refresh(stored, kept=ours | unreadable)
+
+    def require_all(self) -> None:
+        """Nothing may be given out while it is not known what another process has given out: VendorError, to be waited for."""
+        if self._unknown:
+            raise VendorError(
+                f"the record of claim UID {min(self._unknown)}, which another process of this driver wrote, cannot be read, "
+                "so it is not known which device it holds; if that stays so, restart the plugin",
+                retryable=True,
+            )
 
     def is_strange(self, gpu: str) -> bool:
         """Whether another process may have changed the GPU since this one saw it. The caller has the GPU's lock."""
@@ -85,14 +108,3 @@ class Company:
 
     def _is_current(self, since: int | None) -> bool:
         return since is not None and since == self.peace()
-
-    def _read(self, known: Collection[str]) -> tuple[Mapping[str, ClaimRecord], set[str]]:
-        """All sound records, and which of the known claims have a damaged one."""
-        stored = self._store.records()
-        damaged = set()
-        for uid in known - stored.keys():
-            try:
-                self._store.read(uid)
-            except RecordError:
-                damaged.add(uid)
-        return stored, damaged

@@ -42,17 +42,10 @@ class Executor:
         self._telemetry = telemetry
 
     async def carry_out(self, record: ClaimRecord) -> Preparation:
-        """Do what the record says; undo it in the same call if that fails."""
-        uid = record.claim.uid
+        """Do what the record says; undo it in the same call if that fails. Nothing is undone that this call did not write."""
         self._state.reserve(record)
-        if record.steps:
-            await self._begin(record)
-        try:
-            preparation = await (self._change(record) if record.steps else self._grant(record))
-        except Exception:
-            await self._undo_after_failure(uid)
-            raise
-        self._state.complete(uid, preparation)
+        preparation = await (self._change(record) if record.steps else self._grant(record))
+        self._state.complete(record.claim.uid, preparation)
         return preparation
 
     async def verify(self, record: ClaimRecord) -> Preparation:
@@ -65,7 +58,7 @@ class Executor:
         assert preparation is not None
         found = await self.describe(record)
         for device, now in zip(preparation.devices, found.devices, strict=True):
-            if device.hardware != now.hardware:
+            if device.hardware and device.hardware != now.hardware:
                 raise ClaimError(
                     f"device {device.device} of claim {record.claim} is {', '.join(now.hardware)} and was "
                     f"{', '.join(device.hardware)} when it was prepared: somebody changed it; delete the pod"
@@ -95,31 +88,41 @@ class Executor:
         await asyncio.to_thread(self._remove, uid)
         self._state.forget(uid)
 
-    async def _begin(self, record: ClaimRecord) -> None:
-        try:
-            with self._telemetry.phase("record"):
-                await asyncio.to_thread(self._store.begin, record)
-        except Exception:
-            self._state.forget(record.claim.uid)
-            raise
-
     async def _grant(self, record: ClaimRecord) -> Preparation:
         """Nothing is changed, so the record is written at once with its outcome."""
-        with self._telemetry.phase("hardware"):
-            preparation = await self.describe(record)
-        with self._telemetry.phase("record"):
-            await asyncio.to_thread(self._write_whole, record, preparation)
+        uid = record.claim.uid
+        try:
+            with self._telemetry.phase("hardware"):
+                preparation = await self.describe(record)
+            with self._telemetry.phase("record"):
+                failure = await asyncio.to_thread(self._write_whole, record, preparation)
+        except Exception:
+            self._state.forget(uid)
+            raise
+        if failure is not None:
+            await self._undo_after_failure(uid)
+            raise failure
         return preparation
 
     async def _change(self, record: ClaimRecord) -> Preparation:
         uid = record.claim.uid
-        with self._telemetry.phase("hardware"):
-            for step in record.steps:
-                await self._take(step, self._state.records[uid])
-            done = self._state.records[uid]
-            preparation = await self.describe(done)
-        with self._telemetry.phase("cdi"):
-            await asyncio.to_thread(self._finish, done, preparation)
+        try:
+            with self._telemetry.phase("record"):
+                await asyncio.to_thread(self._store.begin, record)
+        except Exception:
+            self._state.forget(uid)
+            raise
+        try:
+            with self._telemetry.phase("hardware"):
+                for step in record.steps:
+                    await self._take(step, self._state.records[uid])
+                done = self._state.records[uid]
+                preparation = await self.describe(done)
+            with self._telemetry.phase("cdi"):
+                await asyncio.to_thread(self._finish, done, preparation)
+        except Exception:
+            await self._undo_after_failure(uid)
+            raise
         return preparation
 
     async def _take(self, step: Step, record: ClaimRecord) -> None:
@@ -128,9 +131,14 @@ class Executor:
         self._state.advance(uid, step, identity)
         await asyncio.to_thread(self._store.step, uid, identity)
 
-    def _write_whole(self, record: ClaimRecord, preparation: Preparation) -> None:
+    def _write_whole(self, record: ClaimRecord, preparation: Preparation) -> DraError | None:
+        """Raises where no record was written; what failed after that is returned."""
         self._store.begin(record, preparation)
-        self._cdi.write(record.claim.uid, preparation.edits, self._store.note(record))
+        try:
+            self._cdi.write(record.claim.uid, preparation.edits, self._store.note(record))
+        except DraError as error:
+            return error
+        return None
 
     def _finish(self, record: ClaimRecord, preparation: Preparation) -> None:
         uid = record.claim.uid

@@ -15,12 +15,13 @@ from kubelet_plugin.gpu_calls import GpuCalls
 from kubelet_plugin.instances import Instance
 from kubelet_plugin.locks import NodeLocks
 from kubelet_plugin.orphans import Orphans
-from kubelet_plugin.reconciler import Reconciler, Witnesses
+from kubelet_plugin.reconciler import Reconciler
 from kubelet_plugin.recovery import Recovery
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.survey import Survey
 from kubelet_plugin.telemetry import Telemetry
 from kubelet_plugin.turns import Turns
+from kubelet_plugin.witnesses import Witnesses
 from kubelet_plugin.workers import Workers
 
 
@@ -66,7 +67,7 @@ def build_node(state: NodeState, ground: Ground) -> Node:
     turns = Turns(locks, company, survey)
     executor = Executor(state, stores, calls, survey, telemetry)
     recovery = Recovery(state, turns, executor, stores, telemetry)
-    reconciler = Reconciler(state, turns, executor, _witnesses(state, ground), telemetry)
+    reconciler = Reconciler(state, recovery, _witnesses(state, ground))
     source = ClaimSource(ground.api, ground.clock, telemetry)
     claims = Claims(state, turns, executor, (recovery, reconciler), (source, telemetry))
     orphans = Orphans(state, turns, stores, recovery, _witnesses(state, ground))

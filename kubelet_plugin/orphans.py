@@ -11,12 +11,13 @@ import asyncio
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from dra_driver.model.errors import DraError, RecordError
+from dra_driver.model.errors import DraError, RecordError, RecordOutdated
+from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import CdiStore, ClaimStore
-from kubelet_plugin.reconciler import CONFIRM_S, INTERVAL_S, Witnesses
 from kubelet_plugin.recovery import Recovery
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.turns import Turns
+from kubelet_plugin.witnesses import CONFIRM_S, INTERVAL_S, Witnesses
 
 log = structlog.get_logger(__name__)
 
@@ -56,25 +57,32 @@ class Orphans:
         for uid in sorted(orphans):
             with bound_contextvars(claim_uid=uid):
                 try:
-                    async with self._turns.claim(uid):
-                        if uid not in self._state.records and not self._recovery.is_damaged(uid):
-                            await self._settle(uid)
+                    await self._settle(uid)
                 except DraError as error:
                     log.warning("a CDI file without a record stays for now", error=str(error))
 
     async def _settle(self, uid: str) -> None:
+        """Everybody is asked before it is this one's turn: the claim's own calls must not wait for their answers."""
         note = await asyncio.to_thread(self._cdi.note, uid)
         if note is None:
             log.warning("a CDI file without a record says nothing of its claim, and is left alone")
             return
-        try:
-            noted = self._store.noted(uid, note)
-        except RecordError as error:
-            log.info("removing the CDI file of a former boot", why=str(error))
-            await asyncio.to_thread(self._cdi.remove, uid)
+        noted = self._noted(uid, note)
+        is_gone = noted is None or await self._witnesses.agree_that_gone(noted)
+        if not is_gone and uid in self._witnesses.doubts:
             return
-        if await self._witnesses.agree_that_gone(noted.claim):
-            log.info("removing the CDI file of a claim that is gone", claim=str(noted.claim))
-            await asyncio.to_thread(self._cdi.remove, uid)
-        elif uid not in self._witnesses.doubts:
-            await self._recovery.adopt(noted, note)
+        async with self._turns.claim(uid):
+            if uid in self._state.records or self._recovery.is_damaged(uid):
+                return
+            if is_gone:
+                log.info("removing the CDI file of a claim that is gone")
+                await asyncio.to_thread(self._cdi.remove, uid)
+            elif noted is not None:
+                await self._recovery.adopt(noted, note)
+
+    def _noted(self, uid: str, note: str) -> ClaimRecord | None:
+        """The record, None for one of a former boot; RecordError for what cannot be understood, and is left alone."""
+        try:
+            return self._store.noted(uid, note)
+        except RecordOutdated:
+            return None

@@ -51,13 +51,14 @@ class Recovery:
             if known is not None:
                 self._state.reserve(known)
             log.error("a record is damaged", claim_uid=damage.claim_uid, why=damage.message)
+        self._turns.accept_damage(frozenset(self._damages))
 
     async def run(self) -> None:
         """Bring every claim into a whole state, one after the other; one claim's trouble is its own."""
         for uid, record in list(self._state.records.items()):
             with bound_contextvars(claim=str(record.claim), claim_uid=uid):
                 try:
-                    await self._recover(record.claim)
+                    await self.settle(record.claim)
                 except DraError as error:
                     log.warning(
                         "a claim is not as it should be yet; its next call tries again",
@@ -72,6 +73,8 @@ class Recovery:
         """
         damage = self._damages.get(claim.uid)
         if damage is None:
+            return
+        if await self._is_sound_by_now(claim):
             return
         known = await asyncio.to_thread(self._known, damage)
         if known is None:
@@ -104,7 +107,8 @@ class Recovery:
         self._telemetry.about_claim(claim, Reason.RECORD_REBUILT, message)
         self._telemetry.metrics.recovery("record_rebuilt")
 
-    async def _recover(self, claim: ClaimRef) -> None:
+    async def settle(self, claim: ClaimRef) -> None:
+        """The claim is prepared with its CDI file, or holds nothing, when this returns; work that nobody goes on with is undone."""
         async with self._turns.claim(claim.uid):
             await self.mend(claim)
             record = self._state.records.get(claim.uid)
@@ -117,6 +121,30 @@ class Recovery:
                 await self._executor.release(claim.uid)
             log.info("half-done work is undone")
             self._telemetry.metrics.recovery("work_undone")
+
+    async def release_gone(self, seen: ClaimRecord) -> None:
+        """Release what the claim holds, unless it was released, or even prepared anew, since it was seen like this."""
+        uid = seen.claim.uid
+        async with self._turns.claim(uid):
+            if self._state.records.get(uid) != seen:
+                return
+            async with self._turns.gpus(seen.changed_gpus):
+                await self._executor.release(uid)
+            devices = [grant.device for grant in seen.grants]
+            log.warning("released what a claim held that is gone", devices=devices)
+            self._telemetry.metrics.recovery("claim_released")
+
+    async def _is_sound_by_now(self, claim: ClaimRef) -> bool:
+        """The record could not be read for a moment only."""
+        try:
+            record = await asyncio.to_thread(self._store.read, claim.uid)
+        except RecordError:
+            return False
+        if record is None:
+            return False
+        self._state.reserve(record)
+        del self._damages[claim.uid]
+        return True
 
     def _known(self, damage: Damage) -> ClaimRecord | None:
         """The CDI file was written when all was done; what is left of the lines may miss their end."""
@@ -133,4 +161,4 @@ class Recovery:
 def _fix(damage: Damage) -> str:
     if damage.newer:
         return "run that release again until the claim's pod has ended"
-    return "when its pod has ended, remove that file and restart the plugin"
+    return "when its containers have stopped, remove that file and restart the plugin"

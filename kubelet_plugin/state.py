@@ -149,6 +149,7 @@ class NodeState:
         )
 
     def _put(self, record: ClaimRecord) -> None:
+        self._drop(record.claim.uid)
         self._records[record.claim.uid] = record
         for grant in record.grants:
             self._on_gpu[grant.gpu].add(record.claim.uid)

@@ -47,3 +47,11 @@ class Turns:
     def up_to_date(self) -> bool:
         """Whether every record is known that another process can have written."""
         return self._company.up_to_date()
+
+    def require_all(self) -> None:
+        """VendorError while a record that another process wrote is not known: something may be given out twice."""
+        self._company.require_all()
+
+    def accept_damage(self, uids: frozenset[str]) -> None:
+        """These records were damaged when they were loaded."""
+        self._company.accept_damage(uids)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dra_driver.model.errors import RecordError, RecordNewer, StorageError
+from dra_driver.model.errors import RecordError, RecordNewer, RecordOutdated, StorageError
 
 _FIXES = {
     errno.EACCES: "let this process write there",
@@ -78,8 +78,8 @@ def naming(path: Path, verb: str) -> Iterator[None]:
     """Failures inside become RecordErrors that name the file and the fix."""
     try:
         yield
-    except RecordNewer as error:
-        raise RecordNewer(f"journal {path}: {error}") from error
+    except (RecordNewer, RecordOutdated) as error:
+        raise type(error)(f"journal {path}: {error}") from error
     except RecordError as error:
         raise RecordError(f"journal {path}: {error}") from error
     except OSError as error:

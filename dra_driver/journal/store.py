@@ -30,7 +30,7 @@ from dra_driver.journal.lines import (
     whole_blocks,
 )
 from dra_driver.journal.quarantine import Quarantine
-from dra_driver.model.errors import RecordError, RecordNewer, StartError
+from dra_driver.model.errors import RecordError, RecordNewer, RecordOutdated, StartError
 from dra_driver.model.names import CLAIM_UID, checked_claim_uid
 from dra_driver.model.record import ClaimRecord, Preparation
 from dra_driver.ports import Damage, JsonObject
@@ -86,14 +86,23 @@ class ClaimJournal:
         return records, tuple(damages.values())
 
     def records(self) -> dict[str, ClaimRecord]:
-        """What `load` would return, without moving or removing anything; damaged records are left out, for it to report."""
+        """All records that can be read now, nothing being changed."""
+        return self.read_all()[0]
+
+    def read_all(self) -> tuple[dict[str, ClaimRecord], frozenset[str]]:
+        """What `load` would return, without moving or removing anything, and the claims whose records cannot be read."""
         with naming(self._folder, "list"):
             paths = self._paths()
+            unreadable = set(self._quarantine.unsettled())
         found: dict[str, ClaimRecord] = {}
         for path in paths:
-            with suppress(OSError, RecordError):
+            try:
                 found[path.stem] = self._settled_record(path)
-        return found
+            except FileNotFoundError:
+                continue  # another instance of the plugin forgot the claim meanwhile
+            except (OSError, RecordError):
+                unreadable.add(path.stem)
+        return found, frozenset(unreadable - found.keys())
 
     def read(self, uid: str) -> ClaimRecord | None:
         """The claim's record, None where it has none; RecordError for one that is damaged or was set aside."""
@@ -165,10 +174,22 @@ class ClaimJournal:
             record = self._own(uid, transitions.fold(written))
             text = b"".join(map(line, written))
             promised = bool(record.steps or record.preparation)
+            self._set_aside_if_damaged(path)
             self._create(path, text, _reserve(record, text), sync=promised)
             with suppress(OSError):  # a claim with a record is not refused anyway
                 self._quarantine.settle(uid)
         return record
+
+    def _set_aside_if_damaged(self, path: Path) -> None:
+        """At the start there may have been no space for it; a sound file stays, and is in the way."""
+        try:
+            self._settled_record(path)
+        except FileNotFoundError:
+            return
+        except RecordNewer:
+            return
+        except RecordError:
+            self._quarantine.take(path)
 
     def _path(self, uid: str) -> Path:
         return self._boot / f"{checked_claim_uid(uid)}.jsonl"
@@ -213,8 +234,10 @@ class ClaimJournal:
         return self._own(uid, transitions.fold(lines.entries)), lines
 
     def _own(self, uid: str, record: ClaimRecord) -> ClaimRecord:
-        if (record.claim.uid, record.boot_id) != (uid, self._boot_id):
+        if record.claim.uid != uid:
             raise RecordError(f"it speaks of claim {record.claim.uid} in boot {record.boot_id}")
+        if record.boot_id != self._boot_id:
+            raise RecordOutdated(f"it speaks of claim {uid} in boot {record.boot_id}")
         return record
 
     def _remove_former_boots(self) -> None:

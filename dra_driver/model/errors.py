@@ -14,6 +14,7 @@
     ├── VendorError             the driver library refused or failed; `retryable` says whether to try again
     ├── RecordError             a claim's journal is damaged
     │   ├── RecordNewer         it is whole, but of a format that only a newer release reads
+    │   ├── RecordOutdated      it is whole, but of a former boot
     │   └── StorageError        its disk refuses: full, read-only, failing
     ├── StartError              a process cannot start: socket, lock, directory
     ├── KubeletUnavailable      the kubelet does not answer a question of ours
@@ -129,6 +130,10 @@ class RecordNewer(RecordError):
     """A newer release wrote the record in a format that this one does not read; it is left as it is."""
 
     reason = Reason.RECORD_NEWER
+
+
+class RecordOutdated(RecordError):
+    """It speaks of a former boot; nothing of that is left."""
 
 
 class StorageError(RecordError):

@@ -19,7 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from dra_driver.model.errors import ClaimReplaced, DeviceHeld, DraError, NotFound
 from kubelet_plugin.claims import REPLY_MARGIN_S
-from kubelet_plugin.reconciler import CONFIRM_S
+from kubelet_plugin.witnesses import CONFIRM_S
 from tests.faults.interleaved_node import SLICES, InterleavedNode, Use
 from tests.faults.virtual_time import VirtualLoop
 from tests.kubelet_plugin.conftest import machine_of, ref

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import zlib
 from pathlib import Path
 
 import pytest
 
 from dra_driver.config.machine import Machine
+from dra_driver.journal.store import ClaimJournal
 from dra_driver.model.errors import DeviceHeld
 from dra_driver.ports import JsonObject
-from kubelet_plugin.reconciler import CONFIRM_S
-from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin
+from kubelet_plugin.witnesses import CONFIRM_S
+from tests.kubelet_plugin.conftest import BOOT, CountingApi, NewClaim, NodePlugin
 
 WHOLE, OTHER = "gpu-0000-1b-00-0", "gpu-0000-43-00-0"
 SMALL = "gpu-0000-1b-00-0-mig-1g-10gb-6"
@@ -89,3 +93,57 @@ async def test_files_that_say_nothing_are_left_alone(
         await node.node.orphans.look()
         node.clock.now += CONFIRM_S
     assert node.cdi.claims() == {claim["metadata"]["uid"]}
+
+
+@pytest.mark.parametrize("damage", ["damaged", "newer"])
+async def test_a_note_that_cannot_be_understood_keeps_its_file(
+    bereft: tuple[NodePlugin, JsonObject, list[str]], damage: str
+) -> None:
+    """Only what is surely of a former boot is removed without asking."""
+    node, claim, _ = bereft
+    (file,) = (node.folder / "cdi").iterdir()
+    spec = json.loads(file.read_text())
+    ((key, note),) = spec["annotations"].items()
+    if damage == "damaged":
+        note = note.replace("default", "defaulT")
+    else:
+        entry = json.dumps(json.loads(note)["entry"] | {"v": 2}, separators=(",", ":"))
+        note = f'{{"crc":"{zlib.crc32(entry.encode()):08x}","entry":{entry}}}'
+    spec["annotations"] = {key: note}
+    file.write_text(json.dumps(spec))
+    await node.node.orphans.look()
+    assert node.cdi.claims() == {claim["metadata"]["uid"]}
+
+
+async def test_the_file_of_a_former_boot_goes_at_once(
+    node: NodePlugin, new_claim: NewClaim, tmp_path: Path, machine: Machine, api: CountingApi
+) -> None:
+    """Its containers ended with that boot."""
+    await node.prepare(new_claim(WHOLE))
+    again = NodePlugin(tmp_path, machine, api)
+    again.store = ClaimJournal(tmp_path / "claims", boot_id=BOOT.replace("1", "2"))
+    await again.start()
+    await again.node.orphans.look()
+    assert again.cdi.claims() == set()
+
+
+async def test_a_claim_s_calls_do_not_wait_for_the_answers_about_its_file(
+    bereft: tuple[NodePlugin, JsonObject, list[str]],
+    api: CountingApi,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The API server does not answer: the claim is unprepared meanwhile."""
+    node, claim, _ = bereft
+    silent = asyncio.Event()
+
+    async def wait(*_: object, **__: object) -> JsonObject:
+        await silent.wait()
+        return claim
+
+    monkeypatch.setattr(api, "get", wait)
+    looking = asyncio.create_task(node.node.orphans.look())
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        await node.unprepare(claim)
+    silent.set()
+    await looking

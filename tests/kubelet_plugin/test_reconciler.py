@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from dra_driver.model.errors import KubeletUnavailable
+from dra_driver.model.errors import KubeletUnavailable, VendorError
+from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import JsonObject
 from kubelet_plugin import node as node_parts
 from kubelet_plugin.claims import DEADLINE_S
-from kubelet_plugin.reconciler import CONFIRM_S, INTERVAL_S
+from kubelet_plugin.witnesses import CONFIRM_S, INTERVAL_S
 from tests.faults import virtual_time
 from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin, machine_of, ref
+from tests.vendors.faults import set_faults
 
 WHOLE, OTHER = "gpu-0000-1b-00-0", "gpu-0000-43-00-0"
 SMALL = "gpu-0000-1b-00-0-mig-1g-10gb-6"
+GPU = "0000:1b:00.0"
+DESTROYING = ["destroy_gpu_instance", "destroy_compute_instance"]
 
 
 async def look(node: NodePlugin, *, after_s: float = 0.0) -> bool:
@@ -141,8 +145,8 @@ async def test_what_was_prepared_anew_meanwhile_is_not_released(
     assert await look(node)
     agree = node.node.reconciler._witnesses.agree_that_gone
 
-    async def agree_late(about: object) -> bool:
-        agreed = await agree(ref(claim))
+    async def agree_late(about: ClaimRecord) -> bool:
+        agreed = await agree(about)
         await node.unprepare(claim)
         claim["status"]["allocation"]["devices"]["results"][0]["device"] = OTHER
         api.claims[claim["metadata"]["name"]] = claim
@@ -235,3 +239,47 @@ def test_a_claim_given_back_between_two_answers_keeps_no_other_from_being_looked
             assert not node.state.records
 
     virtual_time.run(main())
+
+
+async def test_a_release_that_failed_is_tried_again(
+    node: NodePlugin, new_claim: NewClaim, api: CountingApi, tmp_path: Path
+) -> None:
+    """No call will ever come for a claim that is gone."""
+    claim = new_claim(SMALL)
+    await node.prepare(claim)
+    delete(api, claim)
+    set_faults(tmp_path / "hardware", {GPU: {"error": "IN_USE", "calls": DESTROYING}})
+    await look(node)
+    assert await look(node, after_s=CONFIRM_S)
+    set_faults(tmp_path / "hardware", {})
+    assert not await look(node, after_s=INTERVAL_S)
+    assert node.leftovers() == []
+
+
+async def test_half_done_work_of_a_claim_that_is_gone_is_undone(
+    node: NodePlugin, new_claim: NewClaim, api: CountingApi, tmp_path: Path
+) -> None:
+    """A prepare failed, and so did its undo; then the claim was deleted by force."""
+    claim = new_claim(SMALL)
+    failing = [*DESTROYING, "create_compute_instance"]
+    set_faults(tmp_path / "hardware", {GPU: {"error": "IN_USE", "calls": failing}})
+    with pytest.raises(VendorError):
+        await node.prepare(claim)
+    assert node.state.records
+    set_faults(tmp_path / "hardware", {})
+    delete(api, claim)
+    assert not await look(node)
+    assert node.leftovers() == []
+
+
+async def test_a_claim_that_was_given_another_device_loses_the_former_one(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """The node was lost and came back: same claim, same node, another GPU by now."""
+    claim = new_claim(SMALL)
+    await node.prepare(claim)
+    claim["status"]["allocation"]["devices"]["results"][0]["device"] = OTHER
+    await look(node)
+    assert not await look(node, after_s=CONFIRM_S)
+    (cdi_id,) = await node.prepare(claim)
+    assert cdi_id.endswith(OTHER)

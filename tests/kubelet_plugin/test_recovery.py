@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from dra_driver.config.machine import Machine
+from dra_driver.journal.quarantine import Quarantine
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.nvml import Code, NvmlError
 from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin, ref
@@ -57,3 +59,56 @@ async def test_a_gpu_that_is_gone_took_its_instances_along(
     monkeypatch.setattr(node.nvml, "gpu_by_address", gone)
     await node.unprepare(claim)
     assert not node.state.records
+
+
+async def test_a_record_that_could_not_be_read_for_a_moment_is_no_damage(
+    node: NodePlugin,
+    new_claim: NewClaim,
+    tmp_path: Path,
+    machine: Machine,
+    api: CountingApi,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No descriptors were left at the start: the claim goes on with its next call."""
+    claim = new_claim(WHOLE)
+    first = await node.prepare(claim)
+
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.suffix == ".jsonl":
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return read(path)
+
+    again = NodePlugin(tmp_path, machine, api)
+    with monkeypatch.context() as moment:
+        moment.setattr(Path, "read_bytes", refuse)
+        await again.start()
+    assert await again.prepare(claim) == first
+    await again.unprepare(claim)
+    assert again.leftovers() == []
+
+
+async def test_a_damaged_record_that_could_not_be_set_aside_is_mended_later(
+    node: NodePlugin,
+    new_claim: NewClaim,
+    tmp_path: Path,
+    machine: Machine,
+    api: CountingApi,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The disk was full at the start; when there is space, the claim can be given back."""
+    claim = new_claim(WHOLE)
+    await node.prepare(claim)
+    (record,) = (tmp_path / "claims").glob("*/*.jsonl")
+    record.write_bytes(b"x" + record.read_bytes()[1:])
+
+    def refuse(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    again = NodePlugin(tmp_path, machine, api)
+    with monkeypatch.context() as moment:
+        moment.setattr(Quarantine, "take", refuse)
+        await again.start()
+    await again.unprepare(claim)
+    assert not again.state.records

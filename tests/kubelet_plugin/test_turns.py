@@ -11,10 +11,11 @@ from threading import Event
 import pytest
 
 from dra_driver.config.machine import Machine
-from dra_driver.model.errors import DeviceHeld
+from dra_driver.model.errors import DeviceHeld, DraError, VendorError
 from dra_driver.model.record import ClaimRecord
 from kubelet_plugin.instances import joined
 from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin, machine_of
+from tests.vendors.faults import set_faults
 
 WHOLE, OTHER, THIRD = "gpu-0000-1b-00-0", "gpu-0000-43-00-0", "gpu-0000-52-00-0"
 SMALL = "gpu-0000-1b-00-0-mig-1g-10gb-6"
@@ -146,11 +147,11 @@ async def test_a_claim_whose_record_is_damaged_keeps_its_device(
 class HeldUp:
     """A store's look at all records, whose answer is held back once it is known."""
 
-    def __init__(self, look: Callable[[], dict[str, ClaimRecord]]) -> None:
+    def __init__(self, look: Callable[[], tuple[dict[str, ClaimRecord], frozenset[str]]]) -> None:
         self._look = look
         self.looked, self.go_on = Event(), Event()
 
-    def __call__(self) -> dict[str, ClaimRecord]:
+    def __call__(self) -> tuple[dict[str, ClaimRecord], frozenset[str]]:
         found = self._look()
         self.looked.set()
         assert self.go_on.wait(10)
@@ -160,14 +161,14 @@ class HeldUp:
 @contextmanager
 def holding_up_one_look(plugin: NodePlugin) -> Iterator[HeldUp]:
     """The plugin's next look at all records takes as long as the block."""
-    look = plugin.store.records
+    look = plugin.store.read_all
     held_up = HeldUp(look)
 
-    def records() -> dict[str, ClaimRecord]:
-        setattr(plugin.store, "records", look)  # noqa: B010 (a method)
+    def records() -> tuple[dict[str, ClaimRecord], frozenset[str]]:
+        setattr(plugin.store, "read_all", look)  # noqa: B010 (a method)
         return held_up()
 
-    setattr(plugin.store, "records", records)  # noqa: B010 (a method)
+    setattr(plugin.store, "read_all", records)  # noqa: B010 (a method)
     try:
         yield held_up
     finally:
@@ -209,3 +210,61 @@ async def test_who_waits_is_served_by_what_a_newcomer_releases(
     new = await processes.join("new")
     await new.unprepare(holder)
     assert len(await asyncio.wait_for(waiting, 5)) == 1
+
+
+def spoil(path: Path) -> None:
+    """Change the first byte."""
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+
+
+async def test_a_prepare_that_fails_removes_no_record_that_is_there(
+    processes: Processes, new_claim: NewClaim, tmp_path: Path
+) -> None:
+    """Another process prepared the claim, and its record was damaged since: it is refused, and nothing of it is touched."""
+    old, new = await processes.join("old"), await processes.join("new")
+    claim = new_claim(WHOLE)
+    await old.prepare(claim)
+    (record,) = (tmp_path / "claims").glob("*/*.jsonl")
+    spoil(record)
+    with pytest.raises(DraError):
+        await new.prepare(claim, deadline=0.0)
+    assert record.exists()
+    assert new.cdi.claims() == {claim["metadata"]["uid"]}
+
+
+async def test_a_record_that_cannot_be_read_hides_no_device(
+    processes: Processes, new_claim: NewClaim, tmp_path: Path
+) -> None:
+    """Nothing is given out while it is not known what another process has given out."""
+    old, new = await processes.join("old"), await processes.join("new")
+    claim = new_claim(WHOLE)
+    await old.prepare(claim)
+    (record,) = (tmp_path / "claims").glob("*/*.jsonl")
+    content = record.read_bytes()
+    spoil(record)
+    with pytest.raises(VendorError, match=claim["metadata"]["uid"]):
+        await new.prepare(new_claim(WHOLE), deadline=0.0)
+    record.write_bytes(content)
+    with pytest.raises(DeviceHeld):
+        await new.prepare(new_claim(WHOLE), deadline=0.0)
+    assert len(await new.prepare(new_claim(OTHER))) == 1
+
+
+async def test_what_a_process_left_half_done_is_undone_by_the_other(
+    processes: Processes, new_claim: NewClaim, api: CountingApi, tmp_path: Path
+) -> None:
+    """It died in the middle of a prepare, long after the other one's start, and the claim is gone."""
+    old, new = await processes.join("old"), await processes.join("new")
+    failing = ["create_compute_instance", "destroy_gpu_instance"]
+    set_faults(tmp_path / "hardware", {"0000:1b:00.0": {"error": "IN_USE", "calls": failing}})
+    claim = new_claim(SMALL)
+    with pytest.raises(VendorError):
+        await old.prepare(claim)
+    processes.leave("old")
+    set_faults(tmp_path / "hardware", {})
+    del api.claims[claim["metadata"]["name"]]
+    waiting = asyncio.create_task(new.prepare(new_claim(WHOLE)))
+    reconciling = asyncio.create_task(new.node.reconciler.run())
+    async with asyncio.timeout(30):
+        assert len(await waiting) == 1
+    reconciling.cancel()
