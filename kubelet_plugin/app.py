@@ -203,7 +203,9 @@ class Process:
 
     def _levels(self) -> Levels:
         duties = self._duties
-        return levels(self._node.state, self._board, duties.devices if duties else Counter())
+        published: Counter[str] = duties.devices if duties else Counter()
+        damaged = self._node.recovery.damaged
+        return levels(self._node.state, self._board, published, damaged=damaged)
 
     async def _finish_calls(self) -> None:
         """Work that nobody waits for any more may finish; what does not in time is undone by the next process."""

@@ -74,6 +74,7 @@ class Executor:
         if not await asyncio.to_thread(self._cdi.holds, uid, preparation.edits, note):
             log.warning("the CDI file was gone or changed and is written again")
             await asyncio.to_thread(self._cdi.write, uid, preparation.edits, note)
+            self._telemetry.metrics.recovery("cdi_written")
 
     async def release(self, uid: str) -> None:
         """Undo everything the claim's record says, then forget the claim. Safe to repeat after any failure."""

@@ -18,11 +18,13 @@ _WORDS: Mapping[health_service.Health, Health] = {
 }
 
 
-def levels(state: NodeState, board: HealthBoard, published: Mapping[str, int]) -> Levels:
-    """`published`: devices in the slices that the API server has, by pool."""
+def levels(
+    state: NodeState, board: HealthBoard, published: Mapping[str, int], *, damaged: int
+) -> Levels:
+    """`published`: devices in the slices that the API server has, by pool; `damaged`: claims whose records are."""
     records = state.records.values()
     return Levels(
-        held_claims=claims_by_state(records),
+        held_claims={**claims_by_state(records), "damaged": damaged},
         prepared_devices=devices_by_pool(records),
         published_devices=published,
         device_health=Counter(

@@ -97,6 +97,16 @@ class Recovery:
         self._state.reserve(rebuilt)
         self._tell_rebuilt(noted.claim, "the claim's record was lost")
 
+    async def remove_file(self, uid: str) -> None:
+        """The CDI file of a claim that holds nothing goes."""
+        await asyncio.to_thread(self._cdi.remove, uid)
+        self._telemetry.metrics.recovery("cdi_removed")
+
+    @property
+    def damaged(self) -> int:
+        """How many claims' records wait to be written anew."""
+        return len(self._damages)
+
     def is_damaged(self, uid: str) -> bool:
         """Whether the claim's record waits to be written anew."""
         return uid in self._damages

@@ -177,8 +177,8 @@ async def test_a_disk_that_fills_up_in_the_middle_costs_only_the_new_claim(
         assert await node.unprepare(other) == ""
         await cluster.reuse(other)
     assert outcomes == {
-        "RecordDamaged: cannot create journal ",
-        "RecordDamaged: cannot write CDI file ",
+        "StorageFailed: cannot create journal ",
+        "StorageFailed: cannot write CDI file ",
         "",
     }
     assert await node.unprepare(held) == ""
