@@ -136,7 +136,7 @@ class Claims:
         self._source.released(claim)
 
     async def _release(self, record: ClaimRecord) -> None:
-        async with self._turns.gpus(record.changed_gpus):
+        async with self._turns.gpus(record.built_on):
             await self._executor.release(record.claim.uid)
 
     async def _wait(self, changed: asyncio.Event, until: float, obstacle: DraError) -> None:

@@ -10,6 +10,7 @@ import asyncio
 
 import structlog
 
+from dra_driver.model.device import CreateStage
 from dra_driver.model.edits import ContainerEdits
 from dra_driver.model.errors import ClaimError, DraError
 from dra_driver.model.names import cdi_device_id, cdi_device_name
@@ -81,8 +82,7 @@ class Executor:
         record = self._state.mark_releasing(uid)
         if record.steps:
             await asyncio.to_thread(self._store.releasing, uid)
-            if len(record.identities) < len(record.steps):
-                await self._see_unrecorded_step(record)
+            await self._see_unrecorded_step(record)
             for change in plan_release(record, self._state.inventories):
                 await self._calls.change(record.changed_gpus[change.gpu], change)
                 self._state.retire(change)
@@ -151,13 +151,15 @@ class Executor:
         self._store.forget(uid)
 
     async def _see_unrecorded_step(self, record: ClaimRecord) -> None:
-        """Look at the record's GPUs once the step that has no identity is over.
+        """If a step that makes something has no identity, look at its GPU once that step is over.
 
         A call that timed out may still be running and make something after a look: nothing is undone before it has ended.
         """
-        for gpu, pool in record.changed_gpus.items():
-            await self._calls.finished(gpu)
-            await self._survey.look_at(pool, gpu)
+        for step in record.steps[len(record.identities) :][:1]:
+            if isinstance(step.change, CreateStage):
+                gpu = step.change.gpu
+                await self._calls.finished(gpu)
+                await self._survey.look_at(record.changed_gpus[gpu], gpu)
 
     async def _undo_after_failure(self, uid: str) -> None:
         try:

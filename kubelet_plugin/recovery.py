@@ -127,7 +127,7 @@ class Recovery:
             if record.preparation is not None and not record.releasing:
                 await self._executor.restore_file(record)
                 return
-            async with self._turns.gpus(record.changed_gpus):
+            async with self._turns.gpus(record.built_on):
                 await self._executor.release(claim.uid)
             log.info("half-done work is undone")
             self._telemetry.metrics.recovery("work_undone")
@@ -138,7 +138,7 @@ class Recovery:
         async with self._turns.claim(uid):
             if self._state.records.get(uid) != seen:
                 return
-            async with self._turns.gpus(seen.changed_gpus):
+            async with self._turns.gpus(seen.built_on):
                 await self._executor.release(uid)
             devices = [grant.device for grant in seen.grants]
             log.warning("released what a claim held that is gone", devices=devices)

@@ -76,3 +76,12 @@ class ClaimRecord:
         """The GPUs that its steps change, each with its pool."""
         pools = {grant.gpu: grant.pool for grant in self.grants}
         return {step.change.gpu: pools[step.change.gpu] for step in self.steps}
+
+    @property
+    def built_on(self) -> dict[str, str]:
+        """The GPUs on which its steps make something, each with its pool: where there may be something to undo."""
+        return {
+            step.change.gpu: self.changed_gpus[step.change.gpu]
+            for step in self.steps
+            if isinstance(step.change, CreateStage)
+        }

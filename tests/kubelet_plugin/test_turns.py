@@ -268,3 +268,19 @@ async def test_what_a_process_left_half_done_is_undone_by_the_other(
     async with asyncio.timeout(30):
         assert len(await waiting) == 1
     reconciling.cancel()
+
+
+async def test_a_whole_gpu_is_given_back_while_it_does_not_answer(
+    processes: Processes, new_claim: NewClaim, tmp_path: Path
+) -> None:
+    """Its claim had switched the mode, and another process came and went; nothing of that is to be undone."""
+    plugin = await processes.join("old")
+    small, whole = new_claim(SMALL), new_claim(WHOLE)
+    await plugin.prepare(small)
+    await plugin.unprepare(small)
+    await plugin.prepare(whole)
+    await processes.join("new")
+    processes.leave("new")
+    set_faults(tmp_path / "hardware", {"0000:1b:00.0": {"error": "UNKNOWN"}})
+    await plugin.unprepare(whole)
+    assert not plugin.state.records
