@@ -14,7 +14,8 @@ from dra_driver.model.kinds import RESOURCE_CLAIM
 from dra_driver.ports import Clock, JsonObject, KubeApi
 from kubelet_plugin.telemetry import Telemetry
 
-REMEMBERED_S = 600.0
+REMEMBERED_S = 60.0
+"""Late calls come within this time. No longer, as a PodGroup gives a claim its next pod without changing the claim."""
 ASK_AGAIN_S = 2.0
 ASK_AGAIN_MAX_S = 8.0
 """Pauses between two questions to an API server that is away; each is shortened by up to half."""
@@ -51,8 +52,9 @@ class ClaimSource:
             raise ClaimReplaced(
                 f"claim {claim} has UID {found.ref.uid} by now, not {claim.uid}; the kubelet asks again for the new one"
             )
-        version, _ = self._released.get(claim.uid, (None, 0.0))
-        if version == found.resource_version:
+        version, since = self._released.get(claim.uid, (None, 0.0))
+        is_recent = self._clock.monotonic() - since <= REMEMBERED_S
+        if version == found.resource_version and is_recent:
             raise ClaimReleased(
                 f"claim {claim} was unprepared and has no new user since (resourceVersion {version}); "
                 "the kubelet asks again if a pod needs it"
@@ -96,7 +98,7 @@ class ClaimSource:
         self._prepared[claim.ref.uid] = claim.resource_version
 
     def released(self, claim: ClaimRef) -> None:
-        """It was unprepared; that is remembered for ten minutes."""
+        """It was unprepared; that is remembered for `REMEMBERED_S`."""
         now = self._clock.monotonic()
         while self._released and now - next(iter(self._released.values()))[1] > REMEMBERED_S:
             del self._released[next(iter(self._released))]
