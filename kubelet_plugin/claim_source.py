@@ -16,6 +16,8 @@ from kubelet_plugin.telemetry import Telemetry
 
 REMEMBERED_S = 60.0
 """Late calls come within this time. No longer, as a PodGroup gives a claim its next pod without changing the claim."""
+PREPARED_KEPT = 2_000
+"""The newest: what the reconciler or another process releases is never taken out by a call."""
 ASK_AGAIN_S = 2.0
 ASK_AGAIN_MAX_S = 8.0
 """Pauses between two questions to an API server that is away; each is shortened by up to half."""
@@ -37,7 +39,7 @@ class ClaimSource:
         self._backoff = Backoff(first_s=ASK_AGAIN_S, most_s=ASK_AGAIN_MAX_S)
         self._asking = asyncio.Lock()
         self._away: Unavailable | None = None
-        self._prepared: dict[str, str] = {}
+        self._prepared: dict[str, str] = {}  # in the order of time
         self._released: dict[str, tuple[str, float]] = {}  # in the order of time
 
     async def read(self, claim: ClaimRef, *, until: float) -> AllocatedClaim:
@@ -95,7 +97,10 @@ class ClaimSource:
 
     def prepared(self, claim: AllocatedClaim) -> None:
         """It was prepared as it was read."""
+        self._prepared.pop(claim.ref.uid, None)
         self._prepared[claim.ref.uid] = claim.resource_version
+        if len(self._prepared) > PREPARED_KEPT:
+            del self._prepared[next(iter(self._prepared))]
 
     def released(self, claim: ClaimRef) -> None:
         """It was unprepared; that is remembered for `REMEMBERED_S`."""

@@ -9,7 +9,7 @@ import pytest
 
 from dra_driver.model.errors import ClaimReleased, ClaimReplaced, NotFound, Unavailable
 from dra_driver.ports import JsonObject, KubeApi
-from kubelet_plugin.claim_source import ClaimSource
+from kubelet_plugin.claim_source import PREPARED_KEPT, ClaimSource
 from tests.faults import virtual_time
 from tests.kubelet_plugin.conftest import (
     CountingApi,
@@ -84,6 +84,21 @@ async def test_a_release_is_remembered_for_a_minute(
     await prepare_and_release(source, claim)
     with pytest.raises(ClaimReleased):
         await source.read(ref(claim), until=math.inf)
+
+
+async def test_only_the_newest_prepared_claims_are_known(
+    source: ClaimSource, new_claim: NewClaim
+) -> None:
+    """Claims that go without an unprepare cost no memory for ever; one that is prepared again counts as new."""
+    again, forgotten, *others = claims = [new_claim(WHOLE) for _ in range(PREPARED_KEPT + 1)]
+    for claim in (*claims[:-1], again, claims[-1]):
+        source.prepared(await source.read(ref(claim), until=math.inf))
+    for claim in claims:
+        source.released(ref(claim))
+    assert (await source.read(ref(forgotten), until=math.inf)).ref == ref(forgotten)
+    for claim in (again, *others):
+        with pytest.raises(ClaimReleased):
+            await source.read(ref(claim), until=math.inf)
 
 
 async def test_a_claim_of_the_same_name_is_another_one(
