@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from dra_driver.kube.backoff import Backoff
 from dra_driver.kube.codec import allocated_claim_from_json
@@ -21,6 +22,14 @@ PREPARED_KEPT = 2_000
 ASK_AGAIN_S = 2.0
 ASK_AGAIN_MAX_S = 8.0
 """Pauses between two questions to an API server that is away; each is shortened by up to half."""
+RETRY_AFTER_MAX_S = 30.0
+"""The longest pause that the API server may ask for: less than a call lasts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Absence:
+    failure: Unavailable
+    ask_not_before_s: float
 
 
 class ClaimSource:
@@ -38,7 +47,7 @@ class ClaimSource:
         self._clock = clock
         self._backoff = Backoff(first_s=ASK_AGAIN_S, most_s=ASK_AGAIN_MAX_S)
         self._asking = asyncio.Lock()
-        self._away: Unavailable | None = None
+        self._away: _Absence | None = None
         self._prepared: dict[str, str] = {}  # in the order of time
         self._released: dict[str, tuple[str, float]] = {}  # in the order of time
 
@@ -74,26 +83,40 @@ class ClaimSource:
                 while True:
                     async with self._asking:
                         if self._away is not None:
-                            asked_s = self._away.retry_after_s or 0.0
-                            await self._clock.sleep(max(self._backoff.pause_s(), asked_s))
+                            pause_s = self._away.ask_not_before_s - self._clock.monotonic()
+                            await self._clock.sleep(max(pause_s, 0.0))
                         with suppress(Unavailable):
                             return await self._get(api, claim)
         except TimeoutError:
+            if self._away is not None:
+                raise self._away.failure from None
             message = f"claim {claim}: the API server does not answer in time"
-            raise self._away or Unavailable(message) from None
+            raise Unavailable(message) from None
 
     async def _get(self, api: KubeApi, claim: ClaimRef) -> JsonObject:
         try:
             answer = await api.get(RESOURCE_CLAIM, claim.name, namespace=claim.namespace)
         except Unavailable as failure:
-            self._away = failure
+            self._miss(failure)
             raise
         except KubeError:
-            self._away = None
+            self._meet()
             raise
+        self._meet()
+        return answer
+
+    def _miss(self, failure: Unavailable) -> None:
+        """The API server is away. Calls that find it out together make one pause, which outlives them."""
+        now = self._clock.monotonic()
+        if self._away is None or now >= self._away.ask_not_before_s:
+            asked_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
+            ask_not_before_s = now + max(self._backoff.pause_s(), asked_s)
+            self._away = _Absence(failure=failure, ask_not_before_s=ask_not_before_s)
+
+    def _meet(self) -> None:
+        """The API server is there."""
         self._away = None
         self._backoff.reset()
-        return answer
 
     def prepared(self, claim: AllocatedClaim) -> None:
         """It was prepared as it was read."""

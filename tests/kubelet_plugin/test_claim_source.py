@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import dataclass, field
 
 import pytest
 
 from dra_driver.model.errors import ClaimReleased, ClaimReplaced, NotFound, Unavailable
-from dra_driver.ports import JsonObject, KubeApi
+from dra_driver.model.kinds import Kind
+from dra_driver.ports import Clock, JsonObject, KubeApi
 from kubelet_plugin.claim_source import PREPARED_KEPT, ClaimSource
 from tests.faults import virtual_time
+from tests.faults.virtual_time import LoopClock
 from tests.kubelet_plugin.conftest import (
     CountingApi,
     NewClaim,
@@ -23,13 +26,35 @@ from tests.kubelet_plugin.conftest import (
 WHOLE = "gpu-0000-1b-00-0"
 
 
+@dataclass
+class FailingApi(CountingApi):
+    """Fails as it is told, for the claims of these names."""
+
+    failures: dict[str, Unavailable] = field(default_factory=dict)
+
+    async def get(self, kind: Kind, name: str, *, namespace: str | None = None) -> JsonObject:
+        found = await super().get(kind, name, namespace=namespace)
+        if name in self.failures:
+            raise self.failures[name]
+        return found
+
+
+@pytest.fixture
+def api() -> FailingApi:
+    return FailingApi()
+
+
 @pytest.fixture
 def clock() -> SetClock:
     return SetClock()
 
 
 @pytest.fixture
-def source(api: CountingApi, clock: SetClock) -> ClaimSource:
+def source(api: FailingApi, clock: SetClock) -> ClaimSource:
+    return source_of(api, clock)
+
+
+def source_of(api: FailingApi, clock: Clock) -> ClaimSource:
     async def client() -> KubeApi:
         return api  # type: ignore[return-value] # as much of it as is asked
 
@@ -102,7 +127,7 @@ async def test_only_the_newest_prepared_claims_are_known(
 
 
 async def test_a_claim_of_the_same_name_is_another_one(
-    source: ClaimSource, new_claim: NewClaim, api: CountingApi
+    source: ClaimSource, new_claim: NewClaim, api: FailingApi
 ) -> None:
     """Both UIDs are named; a claim that is gone is NotFound."""
     claim, other = new_claim(WHOLE), new_claim(WHOLE)
@@ -115,12 +140,13 @@ async def test_a_claim_of_the_same_name_is_another_one(
 
 
 def test_while_the_api_server_is_away_one_call_asks_for_all(
-    new_claim: NewClaim, api: CountingApi, source: ClaimSource
+    new_claim: NewClaim, api: FailingApi
 ) -> None:
     """At most once a second, however many claims wait; all are answered soon after it is back, and in time if it is not."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
+        source = source_of(api, LoopClock())
         claims = [new_claim(WHOLE) for _ in range(20)]
         api.unavailable = True
         began, until = loop.time(), loop.time() + 42.0
@@ -134,5 +160,49 @@ def test_while_the_api_server_is_away_one_call_asks_for_all(
         with pytest.raises(Unavailable):
             await source.read(ref(claims[0]), until=loop.time() + 10)
         assert loop.time() - began < 55
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize(("retry_after_s", "waited_s"), [(25.0, 25), (3600.0, 30)])
+def test_a_retry_after_is_waited_for_once_however_many_calls_it_takes(
+    new_claim: NewClaim, api: FailingApi, retry_after_s: float, waited_s: float
+) -> None:
+    """Each call goes on where the last one ended; and half a minute is the most that is waited."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        source = source_of(api, LoopClock())
+        claim = new_claim(WHOLE)
+        api.failures["claim-1"] = Unavailable("429", status=429, retry_after_s=retry_after_s)
+        began = loop.time()
+        for _ in range(math.ceil(waited_s / 10) - 1):
+            with pytest.raises(Unavailable):
+                await source.read(ref(claim), until=loop.time() + 10)
+        assert api.gets == 1
+        api.failures.clear()
+        await source.read(ref(claim), until=loop.time() + 11)
+        assert (api.gets, round(loop.time() - began)) == (2, waited_s)
+
+    virtual_time.run(main())
+
+
+def test_after_an_outage_that_nobody_saw_end_the_next_call_asks_at_once(
+    new_claim: NewClaim, api: FailingApi
+) -> None:
+    """The pause is counted from the last answer, not from the call."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        source = source_of(api, LoopClock())
+        claim = new_claim(WHOLE)
+        api.unavailable = True
+        with pytest.raises(Unavailable):
+            await source.read(ref(claim), until=loop.time() + 42)
+        api.unavailable = False
+        await asyncio.sleep(60)
+        began = loop.time()
+        await source.read(ref(claim), until=began + 42)
+        assert loop.time() == began
 
     virtual_time.run(main())
