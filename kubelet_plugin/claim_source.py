@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from dra_driver.kube.backoff import Backoff
@@ -24,6 +23,8 @@ ASK_AGAIN_MAX_S = 8.0
 """Pauses between two questions to an API server that is away; each is shortened by up to half."""
 RETRY_AFTER_MAX_S = 30.0
 """The longest pause that the API server may ask for: less than a call lasts."""
+AWAY = frozenset({0, 429, 503})
+"""No answer, or none for anybody now. Any other failure, such as a 500, may be that of the one claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class ClaimSource:
         self._api = api
         self._telemetry = telemetry
         self._clock = clock
-        self._backoff = Backoff(first_s=ASK_AGAIN_S, most_s=ASK_AGAIN_MAX_S)
+        self._backoff = _pauses()
         self._asking = asyncio.Lock()
         self._away: _Absence | None = None
         self._prepared: dict[str, str] = {}  # in the order of time
@@ -73,34 +74,45 @@ class ClaimSource:
         return found
 
     async def _answer(self, claim: ClaimRef, until: float) -> JsonObject:
-        """A failed call costs its pod 90 s, so it goes on asking; but one call at a time asks, for all that wait."""
+        """A failed call costs its pod 90 s, so it goes on asking."""
         api = await self._api()
-        if self._away is None:
-            with suppress(Unavailable):
+        alone = _pauses()
+        try:
+            if self._away is None:
                 return await self._get(api, claim)
+            failure = self._away.failure
+        except Unavailable as error:
+            failure = error
         try:
             async with asyncio.timeout_at(until):
                 while True:
-                    async with self._asking:
-                        if self._away is not None:
-                            pause_s = self._away.ask_not_before_s - self._clock.monotonic()
-                            await self._clock.sleep(max(pause_s, 0.0))
-                        with suppress(Unavailable):
-                            return await self._get(api, claim)
+                    if failure.status not in AWAY:
+                        await self._clock.sleep(_pause_s(failure, alone))
+                    try:
+                        return await self._get_in_turn(api, claim)
+                    except Unavailable as error:
+                        failure = error
         except TimeoutError:
+            raise failure from None
+
+    async def _get_in_turn(self, api: KubeApi, claim: ClaimRef) -> JsonObject:
+        """While the API server is away, one call at a time asks, for all that wait."""
+        if self._away is None:
+            return await self._get(api, claim)
+        async with self._asking:
             if self._away is not None:
-                raise self._away.failure from None
-            message = f"claim {claim}: the API server does not answer in time"
-            raise Unavailable(message) from None
+                pause_s = self._away.ask_not_before_s - self._clock.monotonic()
+                await self._clock.sleep(max(pause_s, 0.0))
+            return await self._get(api, claim)
 
     async def _get(self, api: KubeApi, claim: ClaimRef) -> JsonObject:
         try:
             answer = await api.get(RESOURCE_CLAIM, claim.name, namespace=claim.namespace)
-        except Unavailable as failure:
-            self._miss(failure)
-            raise
-        except KubeError:
-            self._meet()
+        except KubeError as failure:
+            if isinstance(failure, Unavailable) and failure.status in AWAY:
+                self._miss(failure)
+            else:
+                self._meet()
             raise
         self._meet()
         return answer
@@ -109,8 +121,7 @@ class ClaimSource:
         """The API server is away. Calls that find it out together make one pause, which outlives them."""
         now = self._clock.monotonic()
         if self._away is None or now >= self._away.ask_not_before_s:
-            asked_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
-            ask_not_before_s = now + max(self._backoff.pause_s(), asked_s)
+            ask_not_before_s = now + _pause_s(failure, self._backoff)
             self._away = _Absence(failure=failure, ask_not_before_s=ask_not_before_s)
 
     def _meet(self) -> None:
@@ -134,3 +145,12 @@ class ClaimSource:
         if version is not None:
             self._released.pop(claim.uid, None)
             self._released[claim.uid] = version, now
+
+
+def _pauses() -> Backoff:
+    return Backoff(first_s=ASK_AGAIN_S, most_s=ASK_AGAIN_MAX_S)
+
+
+def _pause_s(failure: Unavailable, pauses: Backoff) -> float:
+    """As long as the server asks for, within reason."""
+    return max(pauses.pause_s(), min(failure.retry_after_s or 0.0, RETRY_AFTER_MAX_S))

@@ -139,8 +139,9 @@ async def test_a_claim_of_the_same_name_is_another_one(
         await source.read(ref(claim), until=math.inf)
 
 
+@pytest.mark.parametrize("status", [0, 429, 503])
 def test_while_the_api_server_is_away_one_call_asks_for_all(
-    new_claim: NewClaim, api: FailingApi
+    new_claim: NewClaim, api: FailingApi, status: int
 ) -> None:
     """At most once a second, however many claims wait; all are answered soon after it is back, and in time if it is not."""
 
@@ -148,15 +149,16 @@ def test_while_the_api_server_is_away_one_call_asks_for_all(
         loop = asyncio.get_running_loop()
         source = source_of(api, LoopClock())
         claims = [new_claim(WHOLE) for _ in range(20)]
-        api.unavailable = True
+        away = {f"claim-{n}": Unavailable("away", status=status) for n in range(1, 21)}
+        api.failures.update(away)
         began, until = loop.time(), loop.time() + 42.0
         reads = [asyncio.create_task(source.read(ref(claim), until=until)) for claim in claims]
         await asyncio.sleep(30)
         assert api.gets <= len(claims) + 30
-        api.unavailable = False
+        api.failures.clear()
         await asyncio.gather(*reads)
         assert loop.time() - began < 40
-        api.unavailable = True
+        api.failures.update(away)
         with pytest.raises(Unavailable):
             await source.read(ref(claims[0]), until=loop.time() + 10)
         assert loop.time() - began < 55
@@ -204,5 +206,30 @@ def test_after_an_outage_that_nobody_saw_end_the_next_call_asks_at_once(
         began = loop.time()
         await source.read(ref(claim), until=began + 42)
         assert loop.time() == began
+
+    virtual_time.run(main())
+
+
+def test_a_claim_that_alone_cannot_be_read_delays_no_other(
+    new_claim: NewClaim, api: FailingApi
+) -> None:
+    """Its own call goes on asking, and is answered as soon as it can be; all others are answered at once meanwhile."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        source = source_of(api, LoopClock())
+        sick, *others = [new_claim(WHOLE) for _ in range(20)]
+        api.failures["claim-1"] = Unavailable("cannot be converted", status=500)
+        began = loop.time()
+        waiting = asyncio.create_task(source.read(ref(sick), until=began + 42))
+        await asyncio.sleep(20)
+        assert 3 <= api.gets <= 20
+        began = loop.time()
+        for claim in others:
+            await source.read(ref(claim), until=began + 42)
+        assert loop.time() == began
+        api.failures.clear()
+        assert (await waiting).ref == ref(sick)
+        assert loop.time() - began < 10
 
     virtual_time.run(main())
