@@ -94,7 +94,7 @@ class _ServedSocket:
                 continue
             try:
                 await self.open()
-            except StartError as error:
+            except (StartError, OSError) as error:
                 if str(error) != said:
                     _log.error("the socket is lost", path=str(self._path), error=str(error))
                 said = str(error)

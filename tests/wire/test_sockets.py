@@ -19,6 +19,7 @@ from dra_driver.wire.registration_v1 import api_pb2, api_pb2_grpc
 from dra_driver.wire.socket_files import PATH_LIMIT_BYTES, remove_dead_sockets
 from dra_driver.wire.sockets import create_private_folder, serving
 from kubelet_plugin.registration import Registration
+from tests.limits import no_more_descriptors
 
 
 def add_services(server: grpc.aio.Server) -> None:
@@ -188,6 +189,22 @@ async def test_a_lost_path_is_taken_again_when_it_is_free(tmp_path: Path) -> Non
             assert await ask(path) == "example.com"
     assert [line["log_level"] for line in lines] == ["error", "warning"]
     assert "no socket is in the way" in lines[0]["error"]
+
+
+async def test_a_process_without_descriptors_gets_its_socket_back_later(tmp_path: Path) -> None:
+    """Whatever the kernel refuses at one look is asked for again at the next."""
+    path = tmp_path / "a.sock"
+    with capture_logs() as lines:
+        async with serving(path, add_services):
+            path.unlink()
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(str(path))
+            with no_more_descriptors():
+                await until(lambda: bool(lines))
+            await until(lambda: len(lines) > 1)
+            assert await ask(path) == "example.com"
+    assert [line["log_level"] for line in lines] == ["error", "warning"]
+    assert "Too many open files" in lines[0]["error"]
 
 
 async def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
