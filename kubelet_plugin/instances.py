@@ -8,19 +8,22 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from mmap import mmap
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from dra_driver.model.errors import StartError
+from kubelet_plugin.arrivals import Arrivals
+
+_log = structlog.get_logger(__name__)
 
 _FILE = re.compile(r"instance(-.+)?\.lock")
 _SERVING = "serving"
-_ARRIVALS = struct.Struct("=Q")
+_TEXT_BYTES = 64  # always written whole, so that nothing of a longer text is left behind it
 
 
 class Standing(NamedTuple):
@@ -39,13 +42,16 @@ class Standing(NamedTuple):
 class Instance:
     """This process among those that serve the folder. Make it by `joined`."""
 
-    def __init__(self, path: Path, descriptor: int, arrivals: mmap) -> None:
+    def __init__(self, path: Path, descriptor: int, arrivals: Arrivals) -> None:
         self._path = path
         self._descriptor = descriptor
         self._arrivals = arrivals
         self._alone_since: int | None = None
+        self._leads = False
+        self._is_unwritten = False
+        self._said = ""
         self._standing = Standing(time.monotonic_ns(), serving=False)
-        self._write("starting")
+        self._write()
 
     @property
     def name(self) -> str:
@@ -53,9 +59,13 @@ class Instance:
         return self._path.stem
 
     def announce(self) -> None:
-        """The kubelet knows this process: older ones may leave to it what only one should do."""
+        """The kubelet knows this process: older ones may leave to it what only one should do.
+
+        Where that cannot be written now, it is when `leads` is asked next.
+        """
         self._standing = self._standing._replace(serving=True)
-        self._write(_SERVING)
+        self._is_unwritten = True
+        self._write_standing()
 
     def alone(self) -> bool:
         """Whether no other process may change records or hardware now. One that starts later looks at them first."""
@@ -66,68 +76,107 @@ class Instance:
 
         Asked several times for each call, so it reads memory that all processes share, and looks at files only after somebody came.
         """
-        arrivals: int = _ARRIVALS.unpack(self._arrivals)[0]
-        if arrivals != self._alone_since:
-            if self._peers():
+        arrivals = self._arrivals.count()
+        if arrivals is None or arrivals != self._alone_since:
+            if arrivals is None or self._peers() != []:
                 return None
             self._alone_since = arrivals
         return arrivals
 
     def leads(self) -> bool:
-        """Whether publishing and reconciling are this process's work."""
-        return all(self._standing.precedes(peer) for peer in self._peers())
+        """Whether publishing and reconciling are this process's work; as before where that cannot be found out now.
 
-    def _peers(self) -> list[Standing]:
-        others = [path for path in _files(self._path.parent) if path != self._path]
-        return [peer for path in others if (peer := _live_peer(path)) is not None]
+        Asked every second, and so the place to try again what failed.
+        """
+        self._write_standing()
+        if self._arrivals.count() is None:
+            self._join_again()
+        peers = self._peers()
+        if peers is not None:
+            self._leads = all(self._standing.precedes(peer) for peer in peers)
+        return self._leads
 
-    def _write(self, stage: str) -> None:
+    def _peers(self) -> list[Standing] | None:
+        """The other live processes; None where nobody can tell."""
+        try:
+            others = [path for path in _files(self._path.parent) if path != self._path]
+            return [peer for path in others if (peer := _live_peer(path)) is not None]
+        except OSError as error:
+            self._warn("other processes cannot be looked for; there may be some", error)
+            return None
+
+    def _join_again(self) -> None:
+        """Somebody removed the number that all share: whoever looks at the new one learns that there is somebody."""
+        try:
+            with self._arrivals.joining():
+                pass
+        except OSError as error:
+            self._warn("newcomers are not noticed at once; every call looks for them", error)
+
+    def _write_standing(self) -> None:
+        if not self._is_unwritten:
+            return
+        try:
+            self._write()
+        except OSError as error:
+            self._warn("other processes are not told that the kubelet knows this one", error)
+        else:
+            self._is_unwritten = False
+
+    def _write(self) -> None:
+        stage = _SERVING if self._standing.serving else "starting"
         text = f"{self._standing.since_ns} {os.getpid()} {stage}\n"
-        os.pwrite(self._descriptor, text.encode(), 0)
+        os.pwrite(self._descriptor, text.encode().ljust(_TEXT_BYTES), 0)
+
+    def _warn(self, what: str, error: OSError) -> None:
+        """Once for each trouble, as it is met again and again."""
+        if self._said != what:
+            _log.warning(what, path=str(self._path), error=str(error))
+        self._said = what
 
 
 @contextmanager
 def joined(data_dir: Path, pod_uid: str | None) -> Iterator[Instance]:
-    """This process is one of the folder's while the block runs. StartError if a process of the same name lives.
+    """This process is one of the folder's while the block runs. StartError if a process of the same name lives, or nothing can be written.
 
-    Without `pod_uid` there is one name, and so one process.
+    Without `pod_uid` there is one name, and so one process. The file stays when the block ends: whoever joins next takes it over, with
+    the space that it has on a disk which may be full by then.
     """
     path = data_dir / (f"instance-{pod_uid}.lock" if pod_uid else "instance.lock")
-    with _arriving(data_dir) as arrivals:
+    try:
+        instance, descriptor = _join(path)
+    except OSError as error:
+        raise StartError(
+            f"folder {data_dir}: {error}; free space on its filesystem, and make it writable for this user"
+        ) from error
+    try:
+        yield instance
+    finally:
+        os.close(descriptor)
+
+
+def _join(path: Path) -> tuple[Instance, int]:
+    """This process, and the descriptor that it keeps open as long as it lives."""
+    arrivals = Arrivals(path.parent)
+    with arrivals.joining():
         if _live_peer(path) is not None:
             process = path.read_text(encoding="ascii").split()[1]
             raise StartError(
                 f"{path} is held by process {process}: a plugin serves this folder already; stop that one, "
                 "or give this one a dataDir or a podUid of its own"
             )
-        for former in _files(data_dir):
+        for former in _files(path.parent):
             if _live_peer(former) is None:
-                former.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        instance = Instance(path, descriptor, arrivals)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        yield instance
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-@contextmanager
-def _arriving(data_dir: Path) -> Iterator[mmap]:
-    """One process at a time looks for others and joins them; the memory that all share counts those that did."""
-    descriptor = os.open(data_dir / "arrivals", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.ftruncate(descriptor, _ARRIVALS.size)
-        arrivals = mmap(descriptor, _ARRIVALS.size)
-        yield arrivals
-        _ARRIVALS.pack_into(arrivals, 0, _ARRIVALS.unpack(arrivals)[0] + 1)
-    finally:
-        fcntl.flock(
-            descriptor, fcntl.LOCK_UN
-        )  # closing is not enough: the memory keeps the file open
-        os.close(descriptor)
+                with suppress(FileNotFoundError):
+                    former.rename(path)  # of all that died one file is left, and it is this one's
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            instance = Instance(path, descriptor, arrivals)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            os.close(descriptor)
+            raise
+    return instance, descriptor
 
 
 def _files(data_dir: Path) -> list[Path]:
@@ -144,7 +193,7 @@ def _live_peer(path: Path) -> Standing | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        since_ns, _, stage = os.read(descriptor, 64).decode("ascii").split()
+        since_ns, _, stage = os.read(descriptor, _TEXT_BYTES).decode("ascii").split()
         return Standing(int(since_ns), stage == _SERVING)
     else:
         return None

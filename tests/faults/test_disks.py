@@ -101,12 +101,17 @@ def disk(folder: Path, private_forks: Forks) -> Disk:
 
 
 @pytest.fixture
-async def node(folder: Path, disk: Disk, cluster: Cluster, private_forks: Forks) -> Node:
+def idle(folder: Path, disk: Disk, cluster: Cluster, private_forks: Forks) -> Node:
+    """A node on which no plugin has been yet."""
+    return Node(folder, "8xh100-80", cluster, private_forks, disk=disk.seen)
+
+
+@pytest.fixture
+async def node(idle: Node) -> Node:
     """A node whose plugin serves, and has published."""
-    node = Node(folder, "8xh100-80", cluster, private_forks, disk=disk.seen)
-    await node.start()
-    assert await node.settles() == []
-    return node
+    await idle.start()
+    assert await idle.settles() == []
+    return idle
 
 
 @pytest.fixture
@@ -159,6 +164,38 @@ async def test_a_plugin_that_crashes_on_a_full_disk_starts_and_gives_back(
     disk.empty()
     assert await node.settles() == []
     await all_is_well_again(node, claims)
+
+
+async def test_a_plugin_that_was_stopped_starts_on_a_full_disk(
+    node: Node, disk: Disk, cluster: Cluster, claims: list[JsonObject]
+) -> None:
+    """What it writes at a start has the space that its predecessor had; held claims are answered for."""
+    held, *_ = claims
+    assert await node.prepare(held) == ""
+    await node.stop()
+    disk.fill()
+    assert await node.start(), node.log.read_text()[-3000:]
+    assert await node.prepare(held) == ""
+    assert await node.unprepare(held) == ""
+    disk.empty()
+    await cluster.reuse(held)
+    await all_is_well_again(node, claims)
+
+
+@pytest.mark.parametrize("pages", [0, 1])
+async def test_a_first_start_on_a_full_disk_says_so(
+    idle: Node, disk: Disk, claims: list[JsonObject], pages: int
+) -> None:
+    """One line with the folder and the way out, wherever the space ends; with space it starts."""
+    disk.fill(but_bytes=pages * PAGE_BYTES)
+    assert not await idle.start()
+    assert await idle.dies() == 1
+    said = idle.log.read_text()
+    assert "No space left on device; free space on its filesystem" in said
+    assert "Traceback" not in said, said
+    disk.empty()
+    assert await idle.start()
+    await all_is_well_again(idle, claims)
 
 
 async def test_a_disk_that_fills_up_in_the_middle_costs_only_the_new_claim(

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from dra_driver.model.errors import StartError
 from kubelet_plugin.instances import joined
 from tests.kubelet_plugin.second_process import SecondProcess, second_process
+from tests.limits import no_more_descriptors, no_more_writes
 
 
 @pytest.fixture
@@ -124,3 +126,45 @@ async def test_the_files_of_those_that_died_do_not_pile_up(
         await live.do("join", "live")
         with joined(tmp_path, "mine"):
             assert lock_files(tmp_path) == {"instance-live.lock", "instance-mine.lock"}
+
+
+async def test_a_newcomer_is_noticed_though_the_folder_was_emptied(
+    tmp_path: Path, other: SecondProcess
+) -> None:
+    """Somebody removed what all share: nobody is alone until it is there again, and what was known before counts no more."""
+    with joined(tmp_path, "old") as mine:
+        before = mine.peace()
+        (tmp_path / "arrivals").unlink()
+        assert mine.peace() is None
+        await other.do("join", "new")
+        assert mine.peace() is None
+        assert mine.leads()
+        assert mine.peace() is None
+        await other.kill()
+        after = mine.peace()
+        assert after is not None
+        assert after != before
+        assert mine.peace() == after
+
+
+def test_who_cannot_look_for_others_goes_on_as_before(tmp_path: Path) -> None:
+    """Without a descriptor: a process that led leads, one that did not does not, and none is alone beside a newcomer."""
+    with joined(tmp_path, "old") as old:
+        assert old.leads()
+        with joined(tmp_path, "new") as new:
+            new.announce()
+            with no_more_descriptors():
+                assert (old.leads(), new.leads()) == (True, False)
+                assert old.peace() is None
+            assert (old.leads(), new.leads()) == (False, True)
+
+
+def test_an_announcement_that_cannot_be_written_is_made_later(tmp_path: Path) -> None:
+    """Who announces it hears of no error; the others learn it as soon as the disk takes it."""
+    with joined(tmp_path, "old") as old, joined(tmp_path, "new") as new:
+        with no_more_writes(), capture_logs() as lines:
+            new.announce()
+            assert (new.leads(), old.leads()) == (True, True)
+        assert [line["error"] for line in lines] == ["[Errno 27] File too large"]
+        assert new.leads()
+        assert not old.leads()
