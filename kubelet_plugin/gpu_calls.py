@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 
 import structlog
 
@@ -10,6 +11,7 @@ from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits
 from dra_driver.model.errors import VendorError
 from dra_driver.ports import Backend
+from kubelet_plugin.locks import NodeLocks, gpu_lock
 from kubelet_plugin.workers import Workers
 
 log = structlog.get_logger(__name__)
@@ -18,9 +20,10 @@ log = structlog.get_logger(__name__)
 class GpuCalls:
     """`backends` by the name of the pool that each fills."""
 
-    def __init__(self, backends: Mapping[str, Backend], workers: Workers) -> None:
+    def __init__(self, backends: Mapping[str, Backend], workers: Workers, locks: NodeLocks) -> None:
         self._backends = backends
         self._workers = workers
+        self._locks = locks
 
     @property
     def pools(self) -> Collection[str]:
@@ -42,10 +45,17 @@ class GpuCalls:
         return await self._workers.call(address, lambda: backend.read(address))
 
     async def change(self, pool: str, change: PartitionChange) -> str:
-        """Make one hardware change; its identity."""
+        """Make one hardware change; its identity. The caller holds the GPU's lock.
+
+        A change that comes back late, after its time-out, must find the GPU as it was: no other process has its turn before.
+        """
         backend = self._backend(pool)
         log.info("hardware change", change=type(change).__name__, gpu=change.gpu)
-        return await self._workers.call(change.gpu, lambda: backend.partition(change))
+        return await self._workers.call(
+            change.gpu,
+            lambda: backend.partition(change),
+            partial(self._locks.keep_until, gpu_lock(change.gpu)),
+        )
 
     async def describe(self, pool: str, target: Target) -> tuple[tuple[str, ...], ContainerEdits]:
         """Which hardware the target is now (UUIDs), and what a container needs to use it."""

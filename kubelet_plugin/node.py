@@ -62,7 +62,7 @@ def build_node(state: NodeState, ground: Ground) -> Node:
     stores, telemetry = (ground.store, ground.cdi), ground.telemetry
     locks = NodeLocks(ground.lock_file)
     company = Company(ground.instance, state, ground.store)
-    calls = GpuCalls(ground.backends, Workers(timeout_s=ground.sdk_timeout_s))
+    calls = GpuCalls(ground.backends, Workers(timeout_s=ground.sdk_timeout_s), locks)
     survey = Survey(state, calls, locks, company)
     turns = Turns(locks, company, survey)
     executor = Executor(state, stores, calls, survey, telemetry)

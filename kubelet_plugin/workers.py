@@ -24,11 +24,17 @@ class Workers:
         self._timeout_s = timeout_s
         self._workers: dict[str, _Worker] = {}
 
-    async def call(self, key: str, function: Callable[[], T]) -> T:
+    async def call(
+        self,
+        key: str,
+        function: Callable[[], T],
+        watch: Callable[[asyncio.Future[T]], None] | None = None,
+    ) -> T:
         """The function's result; a retryable VendorError when it takes longer than the deadline, queueing included.
 
         A call that has timed out may still come to its end later: the caller must look at the hardware again. Until then
-        every call of the key is refused at once, so that nothing piles up behind it.
+        every call of the key is refused at once, so that nothing piles up behind it. `watch` is given what is done when the
+        function has come back, however late; it is not asked where the call is refused.
         """
         worker = self._workers.get(key)
         if worker is None:
@@ -39,11 +45,14 @@ class Workers:
                 retryable=True,
             )
         future = worker.start(function)
+        if watch is not None:
+            watch(future)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await future
+                return await asyncio.shield(future)
         except TimeoutError:
             worker.overdue.add(future)
+            future.add_done_callback(worker.overdue.discard)
             raise VendorError(
                 f"the driver of {key} did not answer within {self._timeout_s:g} s; look for it in the node's kernel log",
                 retryable=True,
@@ -69,15 +78,10 @@ class _Worker:
             except Exception as error:  # noqa: BLE001 (it is raised again where the caller waits)
                 outcome = partial(future.set_exception, error)
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._settle, future, outcome)
+                loop.call_soon_threadsafe(outcome)
 
         self._queue.put(run)
         return future
-
-    def _settle(self, future: asyncio.Future[T], outcome: Callable[[], None]) -> None:
-        self.overdue.discard(future)
-        if not future.done():
-            outcome()
 
     def _serve(self) -> None:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -33,6 +34,11 @@ class SecondProcess:
         """Have it done; its answer."""
         await self.tell(*words)
         return await self.answer()
+
+    async def interrupt(self) -> None:
+        """SIGINT, and wait until it has ended by itself."""
+        self._process.send_signal(signal.SIGINT)
+        await self._process.wait()
 
     async def kill(self) -> None:
         """SIGKILL."""

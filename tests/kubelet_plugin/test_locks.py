@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from kubelet_plugin.locks import NodeLocks
 from tests.kubelet_plugin.second_process import SecondProcess, second_process
+from tests.limits import no_more_descriptors
 
 
 @pytest.fixture
@@ -127,15 +129,14 @@ async def test_many_tasks_with_many_names_never_wait_for_each_other(locks: NodeL
 async def test_who_is_cancelled_while_waiting_leaves_nothing_locked(
     locks: NodeLocks, other: SecondProcess, name: str
 ) -> None:
-    """Neither the name that was waited for nor those taken before it, inside and between processes."""
+    """At once, and neither the name that was waited for nor those taken before it, inside and between processes."""
     await other.do("lock", "b")
     mine = Waiting(locks, "a", "b")
     await settle()
     mine.task.cancel()
-    await settle()
-    await other.do("unlock")
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(mine.task, 5)
+    await other.do("unlock")
     await is_free_for(other, name)
     again = Waiting(locks, name)
     await asyncio.wait_for(again.has_them.wait(), 5)
@@ -149,3 +150,69 @@ async def test_an_error_inside_gives_the_locks_back(locks: NodeLocks, other: Sec
         async with locks.held("a"):
             raise ValueError("oops")
     await is_free_for(other, "a")
+
+
+async def test_a_wait_that_was_given_up_is_there_for_the_next_one(
+    locks: NodeLocks, other: SecondProcess
+) -> None:
+    """However many were cancelled, one thread waits for a name: whoever wants it then gets it, and gives it back."""
+    await other.do("lock", "a")
+    for _ in range(5):
+        mine = Waiting(locks, "a")
+        await settle()
+        mine.task.cancel()
+        await asyncio.gather(mine.task, return_exceptions=True)
+    assert [thread.name for thread in threading.enumerate()].count("lock-a") == 1
+    last = Waiting(locks, "a")
+    await settle()
+    assert not last.has_them.is_set()
+    await other.do("unlock")
+    await asyncio.wait_for(last.has_them.wait(), 5)
+    await other.tell("lock", "a")
+    await is_blocked(other)
+    last.may_go.set()
+    assert await other.answer() == "done"
+
+
+async def test_a_process_ends_though_another_one_holds_what_it_waits_for(
+    tmp_path: Path, other: SecondProcess
+) -> None:
+    """`asyncio.run` ends with a call that waits: no process hangs because of its sibling."""
+    await other.do("lock", "a")
+    async with second_process(tmp_path) as leaving:
+        await leaving.tell("lock", "a")
+        await is_blocked(leaving)
+        await asyncio.wait_for(leaving.interrupt(), 5)
+
+
+async def test_who_cannot_wait_is_told(locks: NodeLocks, other: SecondProcess) -> None:
+    """Without a descriptor to wait with: an error in place of a wait without end, and later all is well."""
+    await other.do("lock", "b")
+    with no_more_descriptors():
+        mine = Waiting(locks, "a", "b")
+        with pytest.raises(OSError, match="Too many open files"):
+            await asyncio.wait_for(mine.task, 5)
+    await is_free_for_all(locks, "a")
+    await other.do("unlock")
+    await is_free_for_all(locks, "b")
+
+
+async def is_free_for_all(locks: NodeLocks, name: str) -> None:
+    """This process gets the lock, and gives it back."""
+    mine = Waiting(locks, name)
+    mine.may_go.set()
+    await asyncio.wait_for(mine.task, 5)
+
+
+async def test_a_name_is_kept_from_other_processes_until_a_late_end(
+    locks: NodeLocks, other: SecondProcess
+) -> None:
+    """Given back or not; inside this process it goes from hand to hand meanwhile."""
+    late: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async with locks.held("a"):
+        locks.keep_until("a", late)
+    await is_free_for_all(locks, "a")
+    await other.tell("lock", "a")
+    await is_blocked(other)
+    late.set_result(None)
+    assert await other.answer() == "done"
