@@ -25,8 +25,8 @@ from dra_driver.vendors.nvidia.nvml import (
 )
 
 _MODES = {WHOLE: MigMode.DISABLED, MIG: MigMode.ENABLED}
-_GONE = frozenset({Code.NOT_FOUND, Code.NOT_SUPPORTED})
-"""How NVML says that an instance is not there: NOT_SUPPORTED with MIG off."""
+_GONE = frozenset({Code.NOT_FOUND, Code.NOT_SUPPORTED, Code.GPU_IS_LOST})
+"""How NVML says that an instance is not there, or will not be when its GPU is: NOT_SUPPORTED with MIG off."""
 
 
 def set_mode(nvml: Nvml, change: SetMode) -> str:
@@ -68,7 +68,12 @@ def create_stage(nvml: Nvml, change: CreateStage) -> str:
 
 
 def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
-    """Destroy what has that identity, which is returned; already gone, or another's by now, counts as done."""
+    """Destroy what has that identity, which is returned; already gone, or another's by now, counts as done.
+
+    So does one on a lost GPU. Only a reset or a reboot brings that GPU back, and no instance outlives either; until then nobody
+    can use the instance, and a claim that waited for it would keep its pod from ending. Were one left after all, the next
+    look would find it, as an instance that somebody else made.
+    """
     identity, created = Identity.parse(change.identity, change.gpu), change.created
     with explained(f"GPU {change.gpu}: destroying the {created.stage} {change.identity}"):
         try:

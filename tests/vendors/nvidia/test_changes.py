@@ -92,6 +92,23 @@ def test_destroying_what_is_gone_is_done(simulate: Simulate) -> None:
         backend.partition(SetMode(gpu=GPU, mode="mig"))
 
 
+@pytest.mark.parametrize("call", ["gpu_by_address", "gpu_instance", "destroy_gpu_instance"])
+def test_destroying_on_a_lost_gpu_is_done(simulate: Simulate, tmp_path: Path, call: str) -> None:
+    """Whenever it is lost: its reset leaves no instance, so nothing has to wait for it. Making one is still refused."""
+    backend = NvidiaBackend(simulate(instances=[{"profile": "1g.10gb", "start": 6}]))
+    (instance,) = discover(backend).gpus[0].instances
+    compute = DestroyStage(created=made("compute-instance"), identity=instance.identity)
+    parent = DestroyStage(
+        created=made("gpu-instance"), identity=instance.identity.partition("/")[0]
+    )
+    backend.partition(compute)
+    set_faults(tmp_path / "gpus", {GPU: {"error": "GPU_IS_LOST", "calls": [call]}})
+    assert backend.partition(parent) == parent.identity
+    set_faults(tmp_path / "gpus", {GPU: {"error": "GPU_IS_LOST"}})
+    assert backend.partition(compute) == compute.identity
+    assert "GPU_IS_LOST" in str(refusal(backend, made("gpu-instance")))
+
+
 def test_destroying_in_use_may_be_tried_again(simulate: Simulate, tmp_path: Path) -> None:
     """A process still on the partition: IN_USE, retryable, and done once it has ended."""
     backend = NvidiaBackend(simulate(instances=[{"profile": "2g.20gb", "start": 0}]))
