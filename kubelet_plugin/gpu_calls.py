@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits
-from dra_driver.model.errors import VendorError
+from dra_driver.model.errors import DraError, VendorError
 from dra_driver.ports import Backend
 from kubelet_plugin.locks import NodeLocks, gpu_lock
 from kubelet_plugin.workers import Workers
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class GpuCalls:
@@ -37,12 +41,12 @@ class GpuCalls:
     async def addresses(self, pool: str) -> tuple[str, ...]:
         """The GPUs that the pool's driver has now."""
         backend = self._backend(pool)
-        return await self._workers.call(backend.vendor.value, backend.addresses)
+        return await self._call(backend.vendor.value, backend.addresses)
 
     async def read(self, pool: str, address: str) -> Gpu:
         """The GPU as it is now."""
         backend = self._backend(pool)
-        return await self._workers.call(address, lambda: backend.read(address))
+        return await self._call(address, lambda: backend.read(address))
 
     async def change(self, pool: str, change: PartitionChange) -> str:
         """Make one hardware change; its identity. The caller holds the GPU's lock.
@@ -51,27 +55,42 @@ class GpuCalls:
         """
         backend = self._backend(pool)
         log.info("hardware change", change=type(change).__name__, gpu=change.gpu)
-        return await self._workers.call(
-            change.gpu,
-            lambda: backend.partition(change),
-            partial(self._locks.keep_until, gpu_lock(change.gpu)),
-        )
+        keep = partial(self._locks.keep_until, gpu_lock(change.gpu))
+        return await self._call(change.gpu, lambda: backend.partition(change), keep)
 
     async def describe(self, pool: str, target: Target) -> tuple[tuple[str, ...], ContainerEdits]:
         """Which hardware the target is now (UUIDs), and what a container needs to use it."""
         backend = self._backend(pool)
-        return await self._workers.call(
+        return await self._call(
             target.gpu, lambda: (backend.identify(target), backend.edits(target))
         )
 
     async def ping(self, pool: str, address: str) -> None:
         """The GPU answers."""
         backend = self._backend(pool)
-        await self._workers.call(address, lambda: backend.identify(Target(gpu=address)))
+        await self._call(address, lambda: backend.identify(Target(gpu=address)))
 
     async def finished(self, address: str) -> None:
         """Every call for this GPU that was under way, timed out or not, has come to its end."""
-        await self._workers.call(address, lambda: None)
+        await self._call(address, lambda: None)
+
+    async def _call(
+        self,
+        key: str,
+        function: Callable[[], T],
+        watch: Callable[[asyncio.Future[T]], None] | None = None,
+    ) -> T:
+        """As `Workers.call`. What a backend did not foresee is a VendorError too: one sick GPU must not end the process."""
+        try:
+            return await self._workers.call(key, function, watch)
+        except DraError:
+            raise
+        except Exception as error:
+            log.exception("a GPU's driver failed in a way that is not foreseen", driver_of=key)
+            raise VendorError(
+                f"the driver of {key} failed with {type(error).__name__}: {error}; the plugin's log has the traceback, report it",
+                retryable=True,
+            ) from error
 
     def _backend(self, pool: str) -> Backend:
         if pool not in self._backends:

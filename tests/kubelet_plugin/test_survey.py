@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from dra_driver.config.machine import Machine
 from dra_driver.model.errors import VendorError
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu
 from kubelet_plugin.node import Node
 from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin
 
@@ -117,6 +120,30 @@ async def test_a_driver_that_fails_leaves_what_was_known(
     broken.faults(driver=fault)
     await getattr(broken.node.survey, way)()
     assert {*broken.sound, *broken.faulty} == {FIRST, SECOND}
+
+
+@pytest.mark.parametrize("way", ["look", "ping"])
+@pytest.mark.parametrize("odd", [OSError(5, "odd"), ValueError("odd")], ids=["os", "value"])
+async def test_an_error_that_is_not_foreseen_hides_only_its_gpu(
+    broken: Broken, monkeypatch: pytest.MonkeyPatch, way: str, odd: Exception
+) -> None:
+    """The fault names the GPU and the error's kind, the log has the traceback, and the look raises nothing."""
+
+    def fail(nvml: SimulatedNvml, gpu: SimulatedGpu) -> str:
+        if gpu.pci_address == FIRST:
+            raise odd
+        return uuid(nvml, gpu)
+
+    uuid = SimulatedNvml.uuid
+    monkeypatch.setattr(SimulatedNvml, "uuid", fail)
+    with capture_logs() as logs:
+        await getattr(broken.node.survey, way)()
+    assert broken.sound == [SECOND]
+    assert f"{FIRST} failed with {type(odd).__name__}" in broken.faulty[FIRST]
+    assert any(line.get("exc_info") for line in logs)
+    monkeypatch.undo()
+    await getattr(broken.node.survey, way)()
+    assert broken.sound == [FIRST, SECOND]
 
 
 async def test_a_gpu_that_hangs_from_the_start_is_a_fault(
