@@ -8,7 +8,7 @@ from collections.abc import Collection
 import structlog
 
 from dra_driver.model.device import Gpu
-from dra_driver.model.errors import VendorError
+from dra_driver.model.errors import DraError, VendorError
 from dra_driver.model.inventory import Fault, Inventory
 from kubelet_plugin.company import Company
 from kubelet_plugin.gpu_calls import GpuCalls
@@ -105,8 +105,8 @@ class Survey:
             async with self._locks.held(gpu_lock(address)):
                 await self._company.learn_all()  # else what another process made would be nobody's
                 await self.look_at(pool, address)
-        except VendorError as error:
-            log.warning("a GPU cannot be used", gpu=address, why=str(error))
+        except DraError as error:
+            log.warning("a GPU cannot be looked at", gpu=address, why=str(error))
 
     def _note_fault(self, pool: str, fault: Fault) -> None:
         if pool in self._state.inventories:

@@ -146,6 +146,25 @@ async def test_an_error_that_is_not_foreseen_hides_only_its_gpu(
     assert broken.sound == [FIRST, SECOND]
 
 
+async def test_a_journal_that_cannot_be_listed_ends_no_look(
+    broken: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside another process its records are read first: what is known stays, the log has the cause, later looks see again."""
+    claims = broken.plugin.folder / "claims"
+    monkeypatch.setattr(broken.plugin.instance, "peace", lambda: None)
+    claims.write_text("no folder")
+    with capture_logs() as logs:
+        await broken.node.survey.look()
+    assert broken.sound == [FIRST, SECOND]
+    why = {line["gpu"]: line["why"] for line in logs if "why" in line}
+    assert why.keys() == {FIRST, SECOND}
+    assert str(claims) in why[FIRST]
+    claims.unlink()
+    broken.faults(first={"absent": True})
+    await broken.node.survey.look()
+    assert broken.sound == [SECOND]
+
+
 async def test_a_gpu_that_hangs_from_the_start_is_a_fault(
     tmp_path: Path, machine: Machine, api: CountingApi, new_claim: NewClaim
 ) -> None:
