@@ -11,7 +11,10 @@ from kubelet_plugin.state import NodeState
 
 
 class HealthReport:
-    """Keeps the board true: a GPU that does not answer makes all of its devices unhealthy, and says why."""
+    """Keeps the board true: a GPU that does not answer makes all of its devices unhealthy, and says why.
+
+    Of one that nobody could look at nothing is known: its devices are neither healthy nor unhealthy.
+    """
 
     def __init__(self, state: NodeState, board: HealthBoard) -> None:
         self._state = state
@@ -19,7 +22,7 @@ class HealthReport:
         self._names: dict[str, tuple[str, ...]] = {}
 
     def refresh(self) -> None:
-        """Everything that could be seen was seen just now."""
+        """The state says what was seen just now, and of what nothing could be seen."""
         now = time.time()
         found: dict[tuple[str, str], DeviceHealth] = {}
         for pool, inventory in self._state.inventories.items():
@@ -45,7 +48,9 @@ def _by_gpu(inventory: Inventory, now: float) -> dict[str, DeviceHealth]:
     healthy = DeviceHealth(health=Health.HEALTHY, checked_at=now)
     return {gpu.pci_address: healthy for gpu in inventory.gpus} | {
         fault.pci_address: DeviceHealth(
-            health=Health.UNHEALTHY, checked_at=now, message=fault.message
+            health=Health.UNKNOWN if fault.unseen else Health.UNHEALTHY,
+            checked_at=now,
+            message=fault.message,
         )
         for fault in inventory.faults
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from dataclasses import replace
 
 import structlog
 
@@ -32,7 +32,7 @@ class Survey:
     async def look(self) -> None:
         """Look at every GPU once, each when nobody is changing it; new ones appear, those that are gone disappear.
 
-        Returns when all have answered or have failed to. A vendor's library that fails leaves its pool as it was.
+        Returns when all have answered or have failed to. While a vendor's driver does not even list its GPUs, nothing is known of any.
         """
         await asyncio.gather(*(self._look_at_pool(pool) for pool in self._calls.pools))
 
@@ -57,34 +57,50 @@ class Survey:
         return gpu
 
     async def _look_at_pool(self, pool: str) -> None:
-        try:
-            addresses = await self._calls.addresses(pool)
-        except VendorError as error:
-            log.warning("hardware cannot be looked at", pool=pool, error=str(error))
-            return
-        self._expect(pool, addresses)
+        addresses = await self._listed(pool)
         await asyncio.gather(*(self._look_alone(pool, address) for address in addresses))
 
     async def _ping_pool(self, pool: str) -> None:
-        known = self._state.inventories.get(pool)
+        addresses = await self._listed(pool)
+        await asyncio.gather(*(self._ping_one(pool, address) for address in addresses))
+
+    async def _ping_one(self, pool: str, address: str) -> None:
+        """Look at the GPU unless it answers as the last look found it; one that is `unseen` gets its look either way."""
+        try:
+            await self._calls.ping(pool, address)
+        except VendorError:
+            faults = self._state.inventories[pool].faults
+            is_changed = address not in {one.pci_address for one in faults if not one.unseen}
+        else:
+            is_changed = self._state.inventories[pool].gpu(address) is None
+        if is_changed:
+            await self._look_alone(pool, address)
+
+    async def _listed(self, pool: str) -> tuple[str, ...]:
+        """The pool's GPUs, all of which the state knows; none, and all of them out of sight, where the driver does not say."""
         try:
             addresses = await self._calls.addresses(pool)
         except VendorError as error:
             log.warning("hardware cannot be looked at", pool=pool, error=str(error))
-            return
-        healthy = {gpu.pci_address for gpu in known.gpus} if known else set()
+            self._lose_sight(pool, error)
+            return ()
         self._expect(pool, addresses)
-        await asyncio.gather(*(self._ping_one(pool, one, healthy) for one in addresses))
+        return addresses
 
-    async def _ping_one(self, pool: str, address: str, healthy: Collection[str]) -> None:
-        try:
-            await self._calls.ping(pool, address)
-        except VendorError:
-            is_changed = address in healthy
-        else:
-            is_changed = address not in healthy
-        if is_changed:
-            await self._look_alone(pool, address)
+    def _lose_sight(self, pool: str, error: VendorError) -> None:
+        """What was known may not be true any more: without its driver no GPU is usable, and none is known to be sick."""
+        known = self._state.inventories.get(pool)
+        if known is None:
+            return
+        faults = tuple(
+            Fault(
+                pci_address=address,
+                message=f"GPU {address} cannot be looked at: {error}",
+                unseen=True,
+            )
+            for address in known.addresses
+        )
+        self._state.observe(replace(known, gpus=(), faults=faults))
 
     def _expect(self, pool: str, addresses: tuple[str, ...]) -> None:
         """Before the first look a GPU is there and not yet usable; one that the driver lists no more is gone."""
@@ -92,13 +108,12 @@ class Survey:
         if known is None:
             known = Inventory(vendor=self._calls.vendor(pool), gpus=())
             self._state.observe(known)
-        seen = {gpu.pci_address for gpu in known.gpus} | {one.pci_address for one in known.faults}
-        for address in seen.difference(addresses):
+        for address in set(known.addresses).difference(addresses):
             log.warning("a GPU is gone", gpu=address)
             self._state.lose_gpu(pool, address)
-        for address in set(addresses) - seen:
+        for address in set(addresses).difference(known.addresses):
             message = f"GPU {address} has not answered yet; its driver is being asked"
-            self._state.observe_gpu(pool, Fault(pci_address=address, message=message))
+            self._state.observe_gpu(pool, Fault(pci_address=address, message=message, unseen=True))
 
     async def _look_alone(self, pool: str, address: str) -> None:
         try:

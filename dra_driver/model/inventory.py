@@ -9,10 +9,11 @@ from dra_driver.model.device import Gpu, Vendor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A GPU that is there and cannot be used, and why; the others go on."""
+    """A GPU that is there and cannot be used, and why; the others go on. `unseen`: nobody could look at it, so it may be sound."""
 
     pci_address: str
     message: str
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,12 @@ class Inventory:
     vendor: Vendor
     gpus: tuple[Gpu, ...]
     faults: tuple[Fault, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """PCI addresses of all GPUs, usable or not, ascending."""
+        usable = (gpu.pci_address for gpu in self.gpus)
+        return tuple(sorted([*usable, *(fault.pci_address for fault in self.faults)]))
 
     def gpu(self, pci_address: str) -> Gpu | None:
         """The GPU at that address, or None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from dra_driver.config.machine import Machine
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu
+from kubelet_plugin.health import HealthReport
+from kubelet_plugin.health_service import Health, HealthBoard
 from kubelet_plugin.node import Node
 from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin
 
@@ -27,6 +30,7 @@ class Broken:
     def __init__(self, folder: Path, plugin: NodePlugin) -> None:
         self._file = folder / "hardware" / "faults.json"
         self.plugin = plugin
+        self._board = HealthBoard()
 
     def faults(self, **by_device: dict[str, Any]) -> None:
         """These and no others, from now on; keyword `first` is the first GPU."""
@@ -47,6 +51,16 @@ class Broken:
         """What is wrong with the others."""
         faults = self.plugin.state.inventories[POOL].faults
         return {fault.pci_address: fault.message for fault in faults}
+
+    @cached_property
+    def _reported(self) -> HealthReport:
+        return HealthReport(self.plugin.state, self._board)
+
+    @property
+    def health(self) -> set[Health]:
+        """What the kubelet is told of all devices, each kind once."""
+        self._reported.refresh()
+        return {device.health for device in self._board.current.values()}
 
 
 @pytest.fixture
@@ -71,12 +85,12 @@ async def test_a_gpu_that_hangs_hides_only_itself(broken: Broken, way: str) -> N
     assert (broken.sound, broken.faulty) == ([FIRST, SECOND], {})
 
 
-async def until_it_answers(broken: Broken) -> None:
-    """The call that hung has come to its end."""
+async def until_it_answers(broken: Broken, key: str = FIRST) -> None:
+    """The call that hung has come to its end: of a GPU, or of a vendor's driver."""
     calls = broken.node.survey._calls
     for _ in range(200):
         try:
-            await calls.finished(FIRST)
+            await calls.finished(key)
         except VendorError:
             await broken.plugin.clock.sleep(0.02)
         else:
@@ -113,13 +127,48 @@ async def test_a_gpu_that_is_unplugged_is_gone_and_plugged_in_is_back(
 
 @pytest.mark.parametrize("way", ["look", "ping"])
 @pytest.mark.parametrize("fault", [{"error": "UNKNOWN"}, {"hang_s": 60}], ids=["fails", "hangs"])
-async def test_a_driver_that_fails_leaves_what_was_known(
+async def test_of_a_driver_that_fails_no_gpu_is_known(
     broken: Broken, way: str, fault: dict[str, Any]
 ) -> None:
-    """Its GPUs are not gone for that, and no slice is withdrawn; the look itself raises nothing."""
+    """Its GPUs are not gone for that; each is a fault with the reason, its health unknown, until the driver answers again."""
+    look = getattr(broken.node.survey, way)
+    assert broken.health == {Health.HEALTHY}
     broken.faults(driver=fault)
-    await getattr(broken.node.survey, way)()
-    assert {*broken.sound, *broken.faulty} == {FIRST, SECOND}
+    await look()
+    assert (broken.sound, list(broken.faulty)) == ([], [FIRST, SECOND])
+    assert FIRST in broken.faulty[FIRST]
+    assert broken.health == {Health.UNKNOWN}
+    broken.faults()
+    await until_it_answers(broken, "nvidia")
+    await look()
+    assert (broken.sound, broken.faulty) == ([FIRST, SECOND], {})
+    assert broken.health == {Health.HEALTHY}
+
+
+async def test_a_gpu_that_is_sick_after_its_driver_came_back_says_so(broken: Broken) -> None:
+    """The next ping already tells its own trouble from the driver's: unhealthy, not unknown."""
+    assert broken.health == {Health.HEALTHY}
+    broken.faults(driver={"error": "UNKNOWN"})
+    await broken.node.survey.ping()
+    broken.faults(first={"error": "GPU_IS_LOST"})
+    await broken.node.survey.ping()
+    assert broken.sound == [SECOND]
+    assert "GPU_IS_LOST" in broken.faulty[FIRST]
+    assert broken.health == {Health.HEALTHY, Health.UNHEALTHY}
+
+
+async def test_a_claim_waits_for_a_driver_that_comes_back(
+    broken: Broken, new_claim: NewClaim
+) -> None:
+    """While its pool's GPUs cannot be listed nothing is given out; it is served in the same call afterwards."""
+    broken.faults(driver={"absent": True})
+    await broken.node.survey.ping()
+    call = asyncio.create_task(broken.plugin.prepare(new_claim(WHOLE)))
+    done, _ = await asyncio.wait([call], timeout=0.1)
+    assert not done
+    broken.faults()
+    await broken.node.survey.ping()
+    assert len(await call) == 1
 
 
 @pytest.mark.parametrize("way", ["look", "ping"])
