@@ -50,11 +50,11 @@ from kubelet_plugin.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
 
-PING_S = 4.0
+PING_S = 6.0
 """With the deadline of a call (sdkTimeoutS) this is how late a GPU that hangs is noticed."""
 SWITCH_S = 0.0005
 """How soon a thread that wants the interpreter gets it: the kubelet's GetInfo should not wait for a burst of prepares."""
-PINGS_PER_LOOK = 60
+PINGS_PER_LOOK = 50
 """A whole look costs a hundred times as much, and finds what others have changed: partitions, modes."""
 
 

@@ -111,7 +111,7 @@ class PluginSettings(BaseModel):
         description="GPUs that a device plugin or another DRA driver offers on this node, too. `refuse`: they are not published; `ignore`: they are.",
     )
     sdk_timeout_s: Seconds = Field(
-        30.0, description="Seconds after which a call to a vendor's library counts as hung."
+        25.0, description="Seconds after which a call to a vendor's library counts as hung."
     )
     stop_timeout_s: Seconds = Field(
         20.0,

@@ -20,7 +20,7 @@ from dra_driver.model.errors import StartError
 from dra_driver.wire.socket_files import check_path, clear_path, inode
 
 _RECEIVE_LIMIT_BYTES = 1 << 20  # a call of 64 claims has 10 KiB
-_WATCH_S = 0.5
+_WATCH_S = 0.9
 _FINISH_S = 60.0  # no call of a kubelet takes longer
 
 _log = structlog.get_logger()

@@ -12,6 +12,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from dra_driver.config.settings import PluginSettings
 from dra_driver.ports import JsonObject
 from dra_driver.rules.withdrawal import UNHEALTHY_TAINT
 from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
@@ -25,8 +26,8 @@ HUNG, HUNG_NAME = "0000:1b:00.0", "gpu-0000-1b-00-0"
 OTHERS = ("gpu-0000-43-00-0", "gpu-0000-52-00-0", "gpu-0000-61-00-0")
 SDK_TIMEOUT_S = 1.0
 BAR_S = 35.0
-"""With the default sdkTimeoutS of 30 s; what counts is what is added to it."""
-NOTICED_S = BAR_S - 30.0 + SDK_TIMEOUT_S
+"""With the default sdkTimeoutS; what counts is what is added to it."""
+NOTICED_S = BAR_S - PluginSettings.model_fields["sdk_timeout_s"].default + SDK_TIMEOUT_S
 ROUNDS = 3
 CLAIMS_PER_GPU = 20
 
