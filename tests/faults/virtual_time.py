@@ -87,8 +87,15 @@ class VirtualWorkers:
         self._timeout_s = timeout_s
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def call(self, key: str, function: Callable[[], T]) -> T:
+    async def call(
+        self,
+        key: str,
+        function: Callable[[], T],
+        watch: Callable[[asyncio.Future[T]], None] | None = None,
+    ) -> T:
         work = asyncio.ensure_future(self._call(key, function))
+        if watch is not None:
+            watch(work)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await asyncio.shield(work)
