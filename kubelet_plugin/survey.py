@@ -17,6 +17,9 @@ from kubelet_plugin.state import NodeState
 
 log = structlog.get_logger(__name__)
 
+PING_TURN_S = 0.05
+"""How long the next GPU waits for the answer of the one before."""
+
 
 class Survey:
     """Keeps the state's inventories true."""
@@ -62,7 +65,13 @@ class Survey:
 
     async def _ping_pool(self, pool: str) -> None:
         addresses = await self._listed(pool)
-        await asyncio.gather(*(self._ping_one(pool, address) for address in addresses))
+        pings: list[asyncio.Task[None]] = []
+        for (
+            address
+        ) in addresses:  # in turn while they answer: together they would be in each other's way
+            pings.append(asyncio.create_task(self._ping_one(pool, address)))
+            await asyncio.wait(pings[-1:], timeout=PING_TURN_S)
+        await asyncio.gather(*pings)
 
     async def _ping_one(self, pool: str, address: str) -> None:
         """Look at the GPU unless it answers as the last look found it; one that is `unseen` gets its look either way."""
