@@ -203,7 +203,9 @@ class Process:
 
     def _levels(self) -> Levels:
         duties = self._duties
-        published: Counter[str] = duties.devices if duties else Counter()
+        published = Counter(dict.fromkeys(self._backends, 0))
+        if duties is not None:
+            published.update(duties.devices)
         damaged = self._node.recovery.damaged
         return levels(self._node.state, self._board, published, damaged=damaged)
 

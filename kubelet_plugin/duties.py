@@ -47,7 +47,7 @@ class Duties:
 
     @property
     def published(self) -> bool:
-        """Whether the slices have been what they should be."""
+        """Whether the slices were what they should be at the last look."""
         return self._publisher.published.is_set()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dra_driver.model.kinds import NODE
+from dra_driver.model.reasons import Reason
 from dra_driver.ports import JsonObject, KubeApi, Recorder
 
 
@@ -28,7 +29,7 @@ class NodeObject:
             "uid": metadata["uid"],
         }
 
-    async def warn(self, reason: str, message: str) -> None:
+    async def warn(self, reason: Reason, message: str) -> None:
         """A warning Event on it."""
         self._recorder.event(
             await self.reference(), level="Warning", reason=reason, message=message

@@ -14,6 +14,7 @@ import structlog
 
 from dra_driver.kube.backoff import Backoff
 from dra_driver.model.errors import DraError, FieldsDropped, KubeError, SliceNameTaken, Unavailable
+from dra_driver.model.reasons import Reason
 from dra_driver.ports import Clock, KubeApi
 from dra_driver.rules.draining import DRAIN_ANNOTATION
 from dra_driver.rules.pool_layout import DesiredPool
@@ -98,6 +99,7 @@ class Publisher:
             try:
                 pause_s = await self.reconcile()
             except DraError as error:
+                self.published.clear()
                 wait_s = backoff.pause_s()
                 if isinstance(error, Unavailable):
                     wait_s = min(wait_s, AWAY_MAX_S)
@@ -146,7 +148,9 @@ class Publisher:
         if failures:
             raise failures[0]
         waits = [wait_s for wait_s in waits if wait_s > 0]
-        if not waits and not self._due.is_set():
+        if waits:
+            self.published.clear()
+        elif not self._due.is_set():
             self.published.set()
         return min([*waits, self._targets.pause_s, self._rng.uniform(*RELIST_S)])
 
@@ -168,11 +172,11 @@ class Publisher:
         if self._capability is None:
             decided = await decide(self._api, self._state.node)
             if decided.why:
-                decided = await self._limited("PartitionsNotPublished", decided.why)
+                decided = await self._limited(Reason.PARTITIONS_NOT_PUBLISHED, decided.why)
             self._capability = decided
         return self._capability
 
-    async def _limited(self, reason: str, why: str) -> Capability:
+    async def _limited(self, reason: Reason, why: str) -> Capability:
         """PLAIN, after the Node's Event has said why."""
         log.warning("partitions are not published", why=why)
         await self._node.warn(reason, f"partitions are not published: {why}")

@@ -11,6 +11,7 @@ from dra_driver.model.errors import DraError
 from dra_driver.model.inventory import Inventory
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
+from dra_driver.model.reasons import Reason
 from dra_driver.model.slices import ResourceSlice
 from dra_driver.ports import Clock, JsonObject, KubeApi
 from dra_driver.rules.coexistence import offered_elsewhere, without
@@ -64,7 +65,7 @@ class Rivals:
                     "or set coexistence to ignore"
                 )
                 log.warning("another driver offers the same GPUs", gpus=gpus, other=who)
-                await self._node.warn("AnotherDriverOffers", message)
+                await self._node.warn(Reason.ANOTHER_DRIVER_OFFERS, message)
         self._told = offered
 
 

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     SLICE_NAME_TAKEN = "SliceNameTaken"
     FIELDS_DROPPED = "FieldsDropped"
     PARTITIONS_NOT_PUBLISHED = "PartitionsNotPublished"
+    ANOTHER_DRIVER_OFFERS = "AnotherDriverOffers"
 
     @classmethod
     def of(cls, word: str) -> Reason:
@@ -144,6 +145,10 @@ REASONS: Mapping[Reason, Entry] = MappingProxyType(
         Reason.FIELDS_DROPPED: Entry(
             regarding=Regarding.NODE,
             meaning="the API server stored less than it was sent, so that no partitions are published any more",
+        ),
+        Reason.ANOTHER_DRIVER_OFFERS: Entry(
+            regarding=Regarding.NODE,
+            meaning="a device plugin or another DRA driver offers the same GPUs, so they are not published; the message names both",
         ),
         Reason.PARTITIONS_NOT_PUBLISHED: Entry(
             regarding=Regarding.NODE,
