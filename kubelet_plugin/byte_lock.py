@@ -31,6 +31,11 @@ class ByteLock:
         self._name = name
         self._descriptor: int | None = None
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another process has not given it back yet to this one, which waits for it."""
+        return self._arrival is not None
+
     def use(self) -> None:
         """One user more: it stays with this process if it is there, or as soon as it comes, until all have given it back."""
         self._users += 1

@@ -39,6 +39,11 @@ class NodeLocks:
                 byte.give_back()
                 byte.turn.release()
 
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether another process has not given the name back yet that somebody here wants, or has ceased to wait for."""
+        byte = self._bytes.get(name)
+        return byte is not None and byte.is_elsewhere
+
     def keep_until(self, name: str, ended: asyncio.Future[Any]) -> None:
         """Other processes do not get the name, which the caller holds, before that has ended, even if it is given back earlier.
 

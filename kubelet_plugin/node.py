@@ -63,7 +63,7 @@ def build_node(state: NodeState, ground: Ground) -> Node:
     locks = NodeLocks(ground.lock_file)
     company = Company(ground.instance, state, ground.store)
     calls = GpuCalls(ground.backends, Workers(timeout_s=ground.sdk_timeout_s), locks)
-    survey = Survey(state, calls, locks, company)
+    survey = Survey(state, calls, locks, company, timeout_s=ground.sdk_timeout_s)
     turns = Turns(locks, company, survey)
     executor = Executor(state, stores, calls, survey, telemetry)
     recovery = Recovery(state, turns, executor, stores, telemetry)

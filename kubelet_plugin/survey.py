@@ -22,15 +22,22 @@ PING_TURN_S = 0.05
 
 
 class Survey:
-    """Keeps the state's inventories true."""
+    """Keeps the state's inventories true. `timeout_s` is how long a look waits for its turn on a GPU."""
 
     def __init__(
-        self, state: NodeState, calls: GpuCalls, locks: NodeLocks, company: Company
+        self,
+        state: NodeState,
+        calls: GpuCalls,
+        locks: NodeLocks,
+        company: Company,
+        *,
+        timeout_s: float,
     ) -> None:
         self._state = state
         self._calls = calls
         self._locks = locks
         self._company = company
+        self._timeout_s = timeout_s
 
     async def look(self) -> None:
         """Look at every GPU once, each when nobody is changing it; new ones appear, those that are gone disappear.
@@ -125,12 +132,28 @@ class Survey:
             self._state.observe_gpu(pool, Fault(pci_address=address, message=message, unseen=True))
 
     async def _look_alone(self, pool: str, address: str) -> None:
+        """Look when nobody is changing the GPU. One that another process does not give back is out of sight, and delays no other."""
+        lock = gpu_lock(address)
         try:
-            async with self._locks.held(gpu_lock(address)):
-                await self._company.learn_all()  # else what another process made would be nobody's
-                await self.look_at(pool, address)
-        except DraError as error:
+            async with asyncio.timeout(self._patience_s(pool, address)) as limit:
+                async with self._locks.held(lock):
+                    limit.reschedule(None)
+                    await (
+                        self._company.learn_all()
+                    )  # else what another process made would be nobody's
+                    await self.look_at(pool, address)
+        except TimeoutError:
+            if self._locks.is_elsewhere(lock):
+                message = f"GPU {address}: another plugin process has it and does not give it back; delete that plugin's pod"
+                self._note_fault(pool, Fault(pci_address=address, message=message, unseen=True))
+        except (DraError, OSError) as error:
             log.warning("a GPU cannot be looked at", gpu=address, why=str(error))
+
+    def _patience_s(self, pool: str, address: str) -> float:
+        """How long to wait for the GPU's turn: not again for one that is out of use while another process has it."""
+        is_usable = self._state.inventories[pool].gpu(address) is not None
+        waits_anew = is_usable or not self._locks.is_elsewhere(gpu_lock(address))
+        return self._timeout_s if waits_anew else 0.0
 
     def _note_fault(self, pool: str, fault: Fault) -> None:
         if pool in self._state.inventories:

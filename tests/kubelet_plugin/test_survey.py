@@ -17,8 +17,10 @@ from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu
 from kubelet_plugin.health import HealthReport
 from kubelet_plugin.health_service import Health, HealthBoard
+from kubelet_plugin.locks import gpu_lock
 from kubelet_plugin.node import Node
 from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin
+from tests.kubelet_plugin.second_process import second_process
 
 FIRST, SECOND = "0000:1b:00.0", "0000:43:00.0"
 WHOLE, OTHER = "gpu-0000-1b-00-0", "gpu-0000-43-00-0"
@@ -239,3 +241,44 @@ async def test_a_claim_waits_for_a_gpu_that_comes_back(broken: Broken, new_claim
     broken.faults()
     await broken.node.survey.look()
     assert len(await call) == 1
+
+
+@pytest.mark.parametrize("way", ["look", "ping"])
+async def test_a_gpu_that_a_frozen_process_has_hides_only_itself(broken: Broken, way: str) -> None:
+    """It is out of sight, its health unknown, the others are looked at; the next look after it was given back sees it."""
+    assert broken.health == {Health.HEALTHY}
+    broken.faults(first={"absent": True}, second={"error": "GPU_IS_LOST"})
+    await broken.node.survey.look()
+    async with second_process(broken.plugin.folder) as frozen:
+        await frozen.do("lock", gpu_lock(FIRST))
+        broken.faults()
+        await getattr(broken.node.survey, way)()
+        assert broken.sound == [SECOND]
+        assert f"GPU {FIRST}: another plugin process has it" in broken.faulty[FIRST]
+        assert broken.health == {Health.HEALTHY, Health.UNKNOWN}
+        await frozen.do("unlock")
+    async with broken.node.survey._locks.held(gpu_lock(FIRST)):
+        pass  # it has come back to this process
+    await getattr(broken.node.survey, way)()
+    assert (broken.sound, broken.faulty) == ([FIRST, SECOND], {})
+
+
+async def test_a_gpu_that_a_frozen_process_took_is_waited_for_once(broken: Broken) -> None:
+    """What it does to it nobody knows, so it is usable no more; the looks that follow do not wait at all."""
+    async with second_process(broken.plugin.folder) as frozen:
+        await frozen.do("lock", gpu_lock(FIRST))
+        await broken.node.survey.look()
+        assert broken.sound == [SECOND]
+        broken.node.survey._timeout_s = 3600.0
+        for way in (broken.node.survey.ping, broken.node.survey.look):
+            await asyncio.wait_for(way(), 20)
+        assert broken.sound == [SECOND]
+
+
+async def test_a_gpu_that_is_at_work_here_stays_as_it_was(broken: Broken) -> None:
+    """A call of this process may take its time with it: the look gives up, and nothing is said against the GPU."""
+    locks = broken.node.survey._locks
+    async with locks.held(gpu_lock(FIRST)):
+        broken.faults(second={"error": "GPU_IS_LOST"})
+        await broken.node.survey.look()
+    assert (broken.sound, list(broken.faulty)) == ([FIRST], [SECOND])
