@@ -45,7 +45,7 @@ CHANGING: Final[Mapping[type, frozenset[str]]] = {
 
 LOOKING: Final[Mapping[type, frozenset[str]]] = {
     Backend: frozenset({"addresses", "read", "identify", "edits", "close"}),
-    ClaimStore: frozenset({"records", "read", "note", "noted"}),
+    ClaimStore: frozenset({"read_all", "read", "note", "noted"}),
     CdiStore: frozenset({"holds", "note", "claims"}),
     KubeApi: frozenset({"get", "list", "watch", "server_version"}),
     Nvml: frozenset(
