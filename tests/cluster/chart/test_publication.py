@@ -100,7 +100,7 @@ async def test_every_machine_is_accepted_and_written_once(
         await eventually(complete)
         first = await stored(api)
     with running_plugin(folder, machine, access):
-        await eventually(lambda: log.read_text().count('"publish mode"') == 2)
+        await eventually(lambda: log.read_text().count('"whether counters are kept"') == 2)
         await asyncio.sleep(2)  # nothing marks the moment when nothing was written
     assert await stored(api) == first
     devices = [one for item in first for one in item["spec"].get("devices") or ()]
