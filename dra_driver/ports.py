@@ -65,10 +65,9 @@ class Damage:
 
 
 class ClaimStore(Protocol):
-    """Records, one per claim, which survive a killed process; a reboot voids them all. Blocking; run it in a worker thread.
+    """Records, one per claim, which survive a killed process; a reboot voids them all. Raises RecordError.
 
-    Raises RecordError. Where hardware is going to change, `begin` returns once the disk has taken the record, and `finish`
-    always does: a disk that fails says so before anything depends on it.
+    What concerns one claim is quick; run `sync`, which waits for the disk, and what reads all records in a worker thread.
     """
 
     def load(self) -> tuple[dict[str, ClaimRecord], tuple[Damage, ...]]:
@@ -91,6 +90,9 @@ class ClaimStore(Protocol):
 
     def finish(self, uid: str, preparation: Preparation) -> None:
         """Everything is done."""
+
+    def sync(self, uid: str) -> None:
+        """The disk has taken what was written of the claim: one that fails says so before anything depends on it."""
 
     def releasing(self, uid: str) -> None:
         """From here on the claim is only undone."""

@@ -104,7 +104,7 @@ class Claims:
         await self._recovery.mend(claim)
         record = self._state.records.get(claim.uid)
         if record is not None and (record.preparation is None or record.releasing):
-            await self._release(record)
+            await self._recovery.release(record)
             return None
         return record
 
@@ -131,13 +131,9 @@ class Claims:
             await self._recovery.mend(claim, to_release=True)
             record = self._state.records.get(claim.uid)
             if record is not None:
-                await self._release(record)
+                await self._recovery.release(record)
                 log.info("unprepared")
         self._source.released(claim)
-
-    async def _release(self, record: ClaimRecord) -> None:
-        async with self._turns.gpus(record.built_on):
-            await self._executor.release(record.claim.uid)
 
     async def _wait(self, changed: asyncio.Event, until: float, obstacle: DraError) -> None:
         """Until something may have changed; the obstacle itself when time is up.

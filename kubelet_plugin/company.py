@@ -54,7 +54,7 @@ class Company:
         finally:
             self._working.discard(uid)
 
-    async def learn_claim(self, uid: str) -> None:
+    def learn_claim(self, uid: str) -> None:
         """The claim's record is what was last written. The caller is `working` on it.
 
         One that cannot be read is what it was; RecordError if it is not known here at all.
@@ -62,7 +62,7 @@ class Company:
         if self.up_to_date():
             return
         try:
-            stored = await asyncio.to_thread(self._store.read, uid)
+            stored = self._store.read(uid)
         except RecordError:
             if uid not in self._state.records:
                 raise

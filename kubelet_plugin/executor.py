@@ -64,29 +64,30 @@ class Executor:
                     f"device {device.device} of claim {record.claim} is {', '.join(now.hardware)} and was "
                     f"{', '.join(device.hardware)} when it was prepared: somebody changed it; delete the pod"
                 )
-        await self.restore_file(record)
+        self.restore_file(record)
         return preparation
 
-    async def restore_file(self, record: ClaimRecord) -> None:
+    def restore_file(self, record: ClaimRecord) -> None:
         """A prepared claim's CDI file is what was recorded, and is written again where it is not."""
         uid, preparation = record.claim.uid, record.preparation
         assert preparation is not None
         note = self._store.note(record)
-        if not await asyncio.to_thread(self._cdi.holds, uid, preparation.edits, note):
+        if not self._cdi.holds(uid, preparation.edits, note):
             log.warning("the CDI file was gone or changed and is written again")
-            await asyncio.to_thread(self._cdi.write, uid, preparation.edits, note)
+            self._cdi.write(uid, preparation.edits, note)
             self._telemetry.metrics.recovery("cdi_written")
 
     async def release(self, uid: str) -> None:
         """Undo everything the claim's record says, then forget the claim. Safe to repeat after any failure."""
         record = self._state.mark_releasing(uid)
         if record.steps:
-            await asyncio.to_thread(self._store.releasing, uid)
+            self._store.releasing(uid)
             await self._see_unrecorded_step(record)
             for change in plan_release(record, self._state.inventories):
                 await self._calls.change(record.changed_gpus[change.gpu], change)
                 self._state.retire(change)
-        await asyncio.to_thread(self._remove, uid)
+        self._cdi.remove(uid)
+        self._store.forget(uid)
         self._state.forget(uid)
 
     async def _grant(self, record: ClaimRecord) -> Preparation:
@@ -96,31 +97,37 @@ class Executor:
             with self._telemetry.phase("hardware"):
                 preparation = await self.describe(record)
             with self._telemetry.phase("record"):
-                failure = await asyncio.to_thread(self._write_whole, record, preparation)
+                self._store.begin(record, preparation)
         except Exception:
             self._state.forget(uid)
             raise
-        if failure is not None:
+        try:
+            self._write_file(record, preparation)
+            await self._sync(uid)
+        except Exception:
             await self._undo_after_failure(uid)
-            raise failure
+            raise
         return preparation
 
     async def _change(self, record: ClaimRecord) -> Preparation:
         uid = record.claim.uid
         try:
             with self._telemetry.phase("record"):
-                await asyncio.to_thread(self._store.begin, record)
+                self._store.begin(record)
         except Exception:
             self._state.forget(uid)
             raise
         try:
+            await self._sync(uid)
             with self._telemetry.phase("hardware"):
                 for step in record.steps:
                     await self._take(step, self._state.records[uid])
                 done = self._state.records[uid]
                 preparation = await self.describe(done)
-            with self._telemetry.phase("cdi"):
-                await asyncio.to_thread(self._finish, done, preparation)
+            self._write_file(done, preparation)
+            with self._telemetry.phase("record"):
+                self._store.finish(uid, preparation)
+            await self._sync(uid)
         except Exception:
             await self._undo_after_failure(uid)
             raise
@@ -130,25 +137,16 @@ class Executor:
         uid, change = record.claim.uid, bind_parent(step, record)
         identity = await self._calls.change(record.changed_gpus[change.gpu], change)
         self._state.advance(uid, step, identity)
-        await asyncio.to_thread(self._store.step, uid, identity)
+        self._store.step(uid, identity)
 
-    def _write_whole(self, record: ClaimRecord, preparation: Preparation) -> DraError | None:
-        """Raises where no record was written; what failed after that is returned."""
-        self._store.begin(record, preparation)
-        try:
+    def _write_file(self, record: ClaimRecord, preparation: Preparation) -> None:
+        with self._telemetry.phase("cdi"):
             self._cdi.write(record.claim.uid, preparation.edits, self._store.note(record))
-        except DraError as error:
-            return error
-        return None
 
-    def _finish(self, record: ClaimRecord, preparation: Preparation) -> None:
-        uid = record.claim.uid
-        self._cdi.write(uid, preparation.edits, self._store.note(record))
-        self._store.finish(uid, preparation)
-
-    def _remove(self, uid: str) -> None:
-        self._cdi.remove(uid)
-        self._store.forget(uid)
+    async def _sync(self, uid: str) -> None:
+        """The one thing that waits for a disk. All other work on a claim's files is quicker than giving it to a thread."""
+        with self._telemetry.phase("sync"):
+            await asyncio.to_thread(self._store.sync, uid)
 
     async def _see_unrecorded_step(self, record: ClaimRecord) -> None:
         """If a step that makes something has no identity, look at its GPU once that step is over.

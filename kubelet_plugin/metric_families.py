@@ -13,7 +13,7 @@ from dra_driver.observe.series import Family
 
 Operation: TypeAlias = Literal["prepare", "unprepare"]
 Outcome: TypeAlias = Literal["done", "failed", "cancelled"]
-Phase: TypeAlias = Literal["fetch", "wait", "plan", "record", "hardware", "cdi"]
+Phase: TypeAlias = Literal["fetch", "wait", "plan", "record", "sync", "hardware", "cdi"]
 SliceVerb: TypeAlias = Literal["create", "replace", "delete"]
 RecoveryAction: TypeAlias = Literal[
     "work_undone", "claim_released", "record_rebuilt", "cdi_written", "cdi_removed"

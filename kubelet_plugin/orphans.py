@@ -63,7 +63,7 @@ class Orphans:
 
     async def _settle(self, uid: str) -> None:
         """Everybody is asked before it is this one's turn: the claim's own calls must not wait for their answers."""
-        note = await asyncio.to_thread(self._cdi.note, uid)
+        note = self._cdi.note(uid)
         if note is None:
             log.warning("a CDI file without a record says nothing of its claim, and is left alone")
             return
@@ -76,7 +76,7 @@ class Orphans:
                 return
             if is_gone:
                 log.info("removing the CDI file of a claim that is gone")
-                await self._recovery.remove_file(uid)
+                self._recovery.remove_file(uid)
             elif noted is not None:
                 await self._recovery.adopt(noted, note)
 

@@ -13,7 +13,7 @@ from structlog.contextvars import bound_contextvars
 from dra_driver.model.claim import ClaimRef
 from dra_driver.model.errors import DraError, RecordError
 from dra_driver.model.reasons import Reason
-from dra_driver.model.record import ClaimRecord
+from dra_driver.model.record import ClaimRecord, Preparation
 from dra_driver.ports import CdiStore, ClaimStore, Damage
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.state import NodeState
@@ -64,6 +64,7 @@ class Recovery:
                         "a claim is not as it should be yet; its next call tries again",
                         error=str(error),
                     )
+            await asyncio.sleep(0)  # the kubelet's calls come first
 
     async def mend(self, claim: ClaimRef, *, to_release: bool = False) -> None:
         """The claim's record can be worked with when this returns; the caller has its turn on the claim.
@@ -74,9 +75,9 @@ class Recovery:
         damage = self._damages.get(claim.uid)
         if damage is None:
             return
-        if await self._is_sound_by_now(claim):
+        if self._is_sound_by_now(claim):
             return
-        known = await asyncio.to_thread(self._known, damage)
+        known = self._known(damage)
         if known is None:
             self._telemetry.about_claim(claim, Reason.RECORD_DAMAGED, damage.message)
             raise RecordError(f"claim {claim}: {damage.message}; {_fix(damage)}")
@@ -84,7 +85,7 @@ class Recovery:
         if known is not damage.salvaged and not to_release:
             preparation = await self._executor.describe(known)
         note = self._store.note(known)
-        rebuilt = await asyncio.to_thread(self._store.rebuild, claim.uid, note, preparation)
+        rebuilt = await self._rebuild(claim.uid, note, preparation)
         self._state.reserve(rebuilt)
         del self._damages[claim.uid]
         self._tell_rebuilt(claim, damage.message)
@@ -93,13 +94,13 @@ class Recovery:
         """A claim that is in use, and whose record is lost, has one again; the caller has its turn on the claim."""
         uid = noted.claim.uid
         preparation = await self._executor.describe(noted)
-        rebuilt = await asyncio.to_thread(self._store.rebuild, uid, note, preparation)
+        rebuilt = await self._rebuild(uid, note, preparation)
         self._state.reserve(rebuilt)
         self._tell_rebuilt(noted.claim, "the claim's record was lost")
 
-    async def remove_file(self, uid: str) -> None:
+    def remove_file(self, uid: str) -> None:
         """The CDI file of a claim that holds nothing goes."""
-        await asyncio.to_thread(self._cdi.remove, uid)
+        self._cdi.remove(uid)
         self._telemetry.metrics.recovery("cdi_removed")
 
     @property
@@ -125,12 +126,16 @@ class Recovery:
             if record is None:
                 return
             if record.preparation is not None and not record.releasing:
-                await self._executor.restore_file(record)
+                self._executor.restore_file(record)
                 return
-            async with self._turns.gpus(record.built_on):
-                await self._executor.release(claim.uid)
+            await self.release(record)
             log.info("half-done work is undone")
             self._telemetry.metrics.recovery("work_undone")
+
+    async def release(self, record: ClaimRecord) -> None:
+        """The claim holds nothing any more; the caller has its turn on it."""
+        async with self._turns.gpus(record.built_on):
+            await self._executor.release(record.claim.uid)
 
     async def release_gone(self, seen: ClaimRecord) -> None:
         """Release what the claim holds, unless it was released, or even prepared anew, since it was seen like this."""
@@ -138,16 +143,15 @@ class Recovery:
         async with self._turns.claim(uid):
             if self._state.records.get(uid) != seen:
                 return
-            async with self._turns.gpus(seen.built_on):
-                await self._executor.release(uid)
+            await self.release(seen)
             devices = [grant.device for grant in seen.grants]
             log.warning("released what a claim held that is gone", devices=devices)
             self._telemetry.metrics.recovery("claim_released")
 
-    async def _is_sound_by_now(self, claim: ClaimRef) -> bool:
+    def _is_sound_by_now(self, claim: ClaimRef) -> bool:
         """The record could not be read for a moment only."""
         try:
-            record = await asyncio.to_thread(self._store.read, claim.uid)
+            record = self._store.read(claim.uid)
         except RecordError:
             return False
         if record is None:
@@ -155,6 +159,11 @@ class Recovery:
         self._state.reserve(record)
         del self._damages[claim.uid]
         return True
+
+    async def _rebuild(self, uid: str, note: str, preparation: Preparation | None) -> ClaimRecord:
+        rebuilt = self._store.rebuild(uid, note, preparation)
+        await asyncio.to_thread(self._store.sync, uid)
+        return rebuilt
 
     def _known(self, damage: Damage) -> ClaimRecord | None:
         """The CDI file was written when all was done; what is left of the lines may miss their end."""

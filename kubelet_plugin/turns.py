@@ -28,7 +28,7 @@ class Turns:
         """Nobody else works on the claim while the block runs, and its record is what was last written."""
         async with self._locks.held(claim_lock(uid)):
             with self._company.working(uid):
-                await self._company.learn_claim(uid)
+                self._company.learn_claim(uid)
                 yield
 
     @asynccontextmanager

@@ -37,7 +37,7 @@ class CdiFolder:
     ) -> None:
         """Runtimes see exactly these devices when this returns; NameInvalid for what a runtime would refuse."""
         path, draft = self._path(uid), self._draft(uid)
-        content = json.dumps(claim_spec(devices, note), separators=(",", ":"))
+        content = json.dumps(claim_spec(devices, note), separators=(",", ":")).encode("ascii")
         with _naming(path, "write"):
             try:
                 _put(draft, path, content)
@@ -92,12 +92,13 @@ class CdiFolder:
         return self._folder / f".{_PREFIX}{checked_claim_uid(uid)}.draft"
 
 
-def _put(draft: Path, path: Path, content: str) -> None:
+def _put(draft: Path, path: Path, content: bytes) -> None:
     try:
-        draft.write_text(content, encoding="ascii")
+        draft.write_bytes(content)
         draft.replace(path)
-    finally:
+    except OSError:
         draft.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

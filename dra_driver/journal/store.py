@@ -5,9 +5,9 @@ never wait for each other, and two plugin processes (a rolling upgrade) see the 
 fields that a newer release wrote stay as they are.
 
 What survives: a killed process loses nothing, as written bytes are the kernel's. A reboot, or a power cut, voids every record
-on purpose, so nothing is done for it. A sync is there for disks that fail: what cannot be written back is dropped from memory
-later, without a word, and the record with it. Before hardware is changed, and before success is promised, the disk has taken all
-lines so far.
+on purpose, so nothing is done for it. `sync` is there for disks that fail: what cannot be written back is dropped from memory
+later, without a word, and the record with it. It is called before hardware is changed, and before success is promised, and it alone
+waits for a disk: whatever else is done here is done in memory.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class ClaimJournal:
                 raise RecordError(f"journal {path}: claim {record.claim} has steps to take first")
             text += line(transitions.result(preparation))
         with naming(path, "create"):
-            self._create(path, text, _reserve(record, text), sync=bool(record.steps or preparation))
+            self._create(path, text, _reserve(record, text))
 
     def step(self, uid: str, identity: str) -> None:
         """RecordError unless a step is missing."""
@@ -139,11 +139,17 @@ class ClaimJournal:
 
     def finish(self, uid: str, preparation: Preparation) -> None:
         """RecordError unless every step is done."""
-        self._append(uid, transitions.result(preparation), sync=True)
+        self._append(uid, transitions.result(preparation))
 
     def releasing(self, uid: str) -> None:
         """Saying it again is fine."""
         self._append(uid, transitions.releasing(), spare_bytes=1)
+
+    def sync(self, uid: str) -> None:
+        """The disk has taken all lines of the claim's file. RecordError where it has not, or where there is no file."""
+        path = self._path(uid)
+        with naming(path, "sync"), opened(path, os.O_RDONLY) as descriptor:
+            self._sync(descriptor)
 
     def forget(self, uid: str) -> None:
         """The claim has no file any more, and what was set aside refuses it no longer; no file is fine."""
@@ -173,9 +179,8 @@ class ClaimJournal:
                 written = (*written, transitions.result(preparation))
             record = self._own(uid, transitions.fold(written))
             text = b"".join(map(line, written))
-            promised = bool(record.steps or record.preparation)
             self._set_aside_if_damaged(path)
-            self._create(path, text, _reserve(record, text), sync=promised)
+            self._create(path, text, _reserve(record, text))
             with suppress(OSError):  # a claim with a record is not refused anyway
                 self._quarantine.settle(uid)
         return record
@@ -197,17 +202,15 @@ class ClaimJournal:
     def _paths(self) -> list[Path]:
         return sorted(path for path in entries(self._boot) if path.suffix == ".jsonl")
 
-    def _create(self, path: Path, text: bytes, size_bytes: int, *, sync: bool) -> None:
+    def _create(self, path: Path, text: bytes, size_bytes: int) -> None:
         try:
-            create(path, text, size_bytes, self._sync if sync else None)
+            create(path, text, size_bytes)
         except FileNotFoundError:  # the first record of this boot
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._boot.mkdir(mode=0o700, exist_ok=True)
-            create(path, text, size_bytes, self._sync if sync else None)
+            create(path, text, size_bytes)
 
-    def _append(
-        self, uid: str, entry: JsonObject, *, sync: bool = False, spare_bytes: int = _SPARE_BYTES
-    ) -> None:
+    def _append(self, uid: str, entry: JsonObject, *, spare_bytes: int = _SPARE_BYTES) -> None:
         path = self._path(uid)
         with naming(path, "append to"), opened(path, os.O_RDWR) as descriptor:
             data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
@@ -216,7 +219,7 @@ class ClaimJournal:
                 return
             text = lines.following(entry)
             size_bytes = whole_blocks(lines.end + len(text) + spare_bytes)
-            add(descriptor, text, lines.end, size_bytes, self._sync if sync else None)
+            add(descriptor, text, lines.end, size_bytes)
 
     def _settled_record(self, path: Path) -> ClaimRecord:
         """The record in the file; what differs between two looks is just being written, and no damage."""

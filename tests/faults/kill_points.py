@@ -27,7 +27,7 @@ _POINT = re.compile(r"(\w+)\.(\w+)\.(before|after):(\d+)")
 CHANGING: Final[Mapping[type, frozenset[str]]] = {
     Backend: frozenset({"partition"}),
     ClaimStore: frozenset(
-        {"load", "begin", "step", "finish", "releasing", "forget", "rebuild"}
+        {"load", "begin", "step", "finish", "sync", "releasing", "forget", "rebuild"}
     ),  # `load` removes former boots and sets damaged files aside
     CdiStore: frozenset({"write", "remove"}),
     KubeApi: frozenset({"create", "replace", "patch", "delete"}),

@@ -81,18 +81,6 @@ def test_no_outcome_before_the_last_step(
     assert journal.load() == ({}, ())
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_finished_record_is_rebuilt_on_the_disk(
-    tmp_path: Path, record: ClaimRecord, preparation: Preparation, whole: bool
-) -> None:
-    """The disk has taken what is promised again, as it had the first time."""
-    syncs: list[int] = []
-    journal = ClaimJournal(tmp_path, boot_id=record.boot_id, sync=syncs.append)
-    record = replace(record, steps=()) if whole else done(record)
-    journal.rebuild(record.claim.uid, journal.note(record), preparation)
-    assert len(syncs) == 1
-
-
 def test_a_rebuilt_record_is_as_good_as_a_first_one(
     journal: ClaimJournal, record: ClaimRecord, file_of: FileOf
 ) -> None:

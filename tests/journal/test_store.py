@@ -60,26 +60,29 @@ def test_two_instances_may_write_one_after_the_other(
     assert records[record.claim.uid].preparation == preparation
 
 
-def test_syncs_are_counted(tmp_path: Path, record: ClaimRecord, preparation: Preparation) -> None:
-    """The disk has taken the intent before hardware is changed, and all of it before the reply; nothing else is waited for."""
-    syncs: list[int] = []
-    journal = ClaimJournal(tmp_path, boot_id=record.boot_id, sync=syncs.append)
-    whole = replace(record, claim=replace(record.claim, uid="f" + record.claim.uid[1:]), steps=())
+def test_only_a_sync_waits_for_the_disk(
+    tmp_path: Path, record: ClaimRecord, preparation: Preparation
+) -> None:
+    """One `sync` asks the disk once, for that claim's file alone; nothing else does."""
+    synced: list[str] = []
 
-    def cost(act: Callable[[], object]) -> int:
-        before = len(syncs)
-        act()
-        return len(syncs) - before
+    def sync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().stem)
 
+    journal = ClaimJournal(tmp_path, boot_id=record.boot_id, sync=sync)
     uid = record.claim.uid
-    assert cost(lambda: journal.begin(record)) == 1
-    assert cost(lambda: journal.step(uid, "whole")) == 0
-    assert cost(lambda: journal.step(uid, "gi-3")) == 0
-    assert cost(lambda: journal.finish(uid, preparation)) == 1
-    assert cost(lambda: journal.releasing(uid)) == 0
-    assert cost(lambda: journal.forget(uid)) == 0
-    assert cost(lambda: journal.begin(whole)) == 0
-    assert cost(lambda: journal.finish(whole.claim.uid, preparation)) == 1
+    journal.begin(record)
+    journal.step(uid, "whole")
+    journal.step(uid, "gi-3")
+    journal.finish(uid, preparation)
+    assert synced == []
+    journal.sync(uid)
+    assert synced == [uid]
+    journal.releasing(uid)
+    journal.forget(uid)
+    assert synced == [uid]
+    with pytest.raises(RecordError, match=r"cannot sync .*begin it first"):
+        journal.sync(uid)
 
 
 def test_only_root_reads_it(journal: ClaimJournal, record: ClaimRecord, file_of: FileOf) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 from collections.abc import Callable, Iterable
@@ -121,6 +122,7 @@ class NodePlugin:
     ) -> None:
         self.folder = folder
         self.syncs = 0
+        self.good_syncs: int | None = None
         self.api = api
         self.in_use: set[tuple[str, str]] = set()
         self.instance = cast("Instance", Solo())
@@ -207,6 +209,9 @@ class NodePlugin:
         return [str(file) for file in files] + [str(instance) for instance in self.instances()]
 
     def _sync(self, descriptor: int) -> None:
+        """Count; after as many as are `good` the disk fails."""
+        if self.syncs == self.good_syncs:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         self.syncs += 1
         os.fdatasync(descriptor)
 

@@ -367,6 +367,23 @@ async def test_a_folder_that_cannot_be_written_costs_the_call_only(
     assert len(await node.prepare(claim)) == 1
 
 
+@pytest.mark.parametrize(("device", "good_syncs"), [(WHOLE, 0), (SMALL, 0), (SMALL, 1)])
+async def test_a_disk_that_does_not_take_the_record_gets_nothing_promised(
+    node: NodePlugin, new_claim: NewClaim, device: str, good_syncs: int
+) -> None:
+    """A sync that fails, before hardware is changed or after: the call fails with the cause, and everything is undone."""
+    node.good_syncs = good_syncs
+    claim = new_claim(device)
+    with pytest.raises(
+        RecordError, match=r"cannot sync .*Input/output error; look for disk errors"
+    ):
+        await node.prepare(claim)
+    assert node.leftovers() == []
+    assert not node.state.records
+    node.good_syncs = None
+    assert len(await node.prepare(claim)) == 1
+
+
 async def test_a_replaced_claim_is_refused(
     node: NodePlugin, new_claim: NewClaim, api: CountingApi
 ) -> None:
@@ -409,6 +426,7 @@ async def test_a_damaged_record_is_rebuilt_from_the_cdi_file(
     api.down = True
     restarted = await NodePlugin(tmp_path, machine, api).start()
     assert restarted.events.reasons == ["RecordRebuilt"]
+    assert restarted.syncs == 1
     again = await NodePlugin(tmp_path, machine, api).start()
     assert again.events.reasons == []
     assert await again.prepare(claim) == first
