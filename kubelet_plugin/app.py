@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,7 +39,6 @@ from kubelet_plugin.instances import Instance, joined
 from kubelet_plugin.levels import levels
 from kubelet_plugin.metrics import Levels, PluginMetrics
 from kubelet_plugin.node import Ground, Node, build_node
-from kubelet_plugin.reception import receiving
 from kubelet_plugin.registration import Registration
 from kubelet_plugin.service import DraService
 from kubelet_plugin.sockets import plugin_sockets, remove_predecessors
@@ -52,15 +50,12 @@ log = structlog.get_logger(__name__)
 
 PING_S = 6.0
 """With the deadline of a call (sdkTimeoutS) this is how late a GPU that hangs is noticed."""
-SWITCH_S = 0.0005
-"""How soon a thread that wants the interpreter gets it: the kubelet's GetInfo should not wait for a burst of prepares."""
 PINGS_PER_LOOK = 50
 """A whole look costs a hundred times as much, and finds what others have changed: partitions, modes."""
 
 
 async def run(settings: PluginSettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises DraError where the process cannot start."""
-    sys.setswitchinterval(SWITCH_S)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -151,7 +146,7 @@ class Process:
             self._sockets.service, add_services, grace_s=self._settings.stop_timeout_s
         ):
             try:
-                async with receiving(self._sockets.registration, self._registration):
+                async with serving(self._sockets.registration, self._registration.add_to):
                     yield
             finally:
                 self._board.close()

@@ -27,7 +27,6 @@ class Registration(api_pb2_grpc.RegistrationServicer):
 
     `registered` is set while the kubelet's last word was yes; `error` is what it said otherwise. A refusal is no reason to
     stop: the kubelet tries again by itself. `on_registered` is called at each yes: also after the kubelet was restarted.
-    All three happen on the loop that makes this object, in the order of the kubelet's words, whichever loop serves it.
     """
 
     def __init__(
@@ -39,7 +38,6 @@ class Registration(api_pb2_grpc.RegistrationServicer):
             endpoint=str(endpoint),
             supported_versions=SUPPORTED_VERSIONS,
         )
-        self._loop = asyncio.get_running_loop()
         self._on_registered = on_registered
         self.registered = asyncio.Event()
         self.error = ""
@@ -63,20 +61,15 @@ class Registration(api_pb2_grpc.RegistrationServicer):
             api_pb2.RegistrationStatus, api_pb2.RegistrationStatusResponse
         ],
     ) -> api_pb2.RegistrationStatusResponse:
-        """Have the process take note of what the kubelet made of us."""
-        self._loop.call_soon_threadsafe(self._note, request)
+        """Take note of what the kubelet made of us."""
+        self.error = request.error
         if request.plugin_registered:
             _log.info("registered with the kubelet", driver=self._info.name)
-        else:
-            _log.error(
-                "the kubelet refused to register us", driver=self._info.name, error=request.error
-            )
-        return api_pb2.RegistrationStatusResponse()
-
-    def _note(self, status: api_pb2.RegistrationStatus) -> None:
-        self.error = status.error
-        if status.plugin_registered:
             self.registered.set()
             self._on_registered()
         else:
             self.registered.clear()
+            _log.error(
+                "the kubelet refused to register us", driver=self._info.name, error=request.error
+            )
+        return api_pb2.RegistrationStatusResponse()

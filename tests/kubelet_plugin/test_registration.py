@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +10,6 @@ from structlog.testing import capture_logs
 
 from dra_driver.wire.registration_v1 import api_pb2, api_pb2_grpc
 from dra_driver.wire.sockets import serving
-from kubelet_plugin.reception import receiving
 from kubelet_plugin.registration import Registration
 
 
@@ -59,24 +56,3 @@ async def test_a_registration_is_noted_until_a_refusal(
         await kubelet.NotifyRegistrationStatus(api_pb2.RegistrationStatus(error="no such version"))
     assert (registration.registered.is_set(), registration.error) == (False, "no such version")
     assert [(line["log_level"], line["error"]) for line in lines] == [("error", "no such version")]
-
-
-async def test_the_kubelets_last_word_holds_though_the_process_was_busy(
-    registration: Registration,
-) -> None:
-    """A yes and a refusal come while the process does something else: it is not registered afterwards."""
-    with tempfile.TemporaryDirectory(prefix="dra-") as folder:
-        path = Path(folder) / "reg.sock"
-        async with receiving(path, registration):
-            with grpc.insecure_channel(f"unix:{path}") as channel:
-                kubelet = api_pb2_grpc.RegistrationStub(channel)
-                for status in (
-                    api_pb2.RegistrationStatus(plugin_registered=True),
-                    api_pb2.RegistrationStatus(error="no such version"),
-                ):
-                    kubelet.NotifyRegistrationStatus(status, timeout=10)
-            await asyncio.sleep(0)
-            assert (registration.registered.is_set(), registration.error) == (
-                False,
-                "no such version",
-            )
