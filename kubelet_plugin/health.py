@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from dra_driver.model.device import Gpu
 from dra_driver.model.inventory import Inventory
 from dra_driver.rules.forms import all_forms
 from kubelet_plugin.health_service import DeviceHealth, Health, HealthBoard
@@ -19,7 +20,7 @@ class HealthReport:
     def __init__(self, state: NodeState, board: HealthBoard) -> None:
         self._state = state
         self._board = board
-        self._names: dict[str, tuple[str, ...]] = {}
+        self._seen: dict[str, tuple[Gpu, tuple[str, ...]]] = {}
 
     def refresh(self) -> None:
         """The state says what was seen just now, and of what nothing could be seen."""
@@ -32,16 +33,18 @@ class HealthReport:
 
     def _devices(self, inventory: Inventory, address: str) -> tuple[str, ...]:
         """The GPU's devices; those it had when it last answered, and those that claims hold, if it does not."""
-        gpu = inventory.gpu(address)
-        if gpu is not None:
-            self._names[address] = tuple(form.name for form in all_forms(gpu))
+        seen, names = self._seen.get(address, (None, ()))
+        gpu = inventory.gpu(address) or seen
+        if gpu is not None and gpu is not seen:
+            names = tuple(form.name for form in all_forms(gpu))
+            self._seen[address] = gpu, names
         held = (
             grant.device
             for record in self._state.records.values()
             for grant in record.grants
             if grant.gpu == address
         )
-        return tuple({*self._names.get(address, ()), *held})
+        return tuple({*names, *held})
 
 
 def _by_gpu(inventory: Inventory, now: float) -> dict[str, DeviceHealth]:
