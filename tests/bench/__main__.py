@@ -31,15 +31,26 @@ BARS = tuple(dict.fromkeys(bar for one in MEASUREMENTS for bar in one.bars))
     help="Claims in a round where it is one at a time.",
 )
 @click.option(
+    "--sync-ms",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="How long a sync takes in B1a to B1e; 0 for the disk of this machine.",
+)
+@click.option(
     "--json", "file", type=click.Path(path_type=Path), help="Write the lines there too, as JSON."
 )
-def bench(bars: Sequence[str], rounds: int, serial_claims: int, file: Path | None) -> None:
+def bench(
+    bars: Sequence[str], rounds: int, serial_claims: int, sync_ms: float, file: Path | None
+) -> None:
     """Measure ours beside its peers and print a table; all BARS, or those that are named.
 
     Exit code 1 where a bar does not hold.
     """
     wanted = [one for one in MEASUREMENTS if not bars or set(bars) & set(one.bars)]
-    found = asyncio.run(_measure(wanted, rounds=rounds, serial_claims=serial_claims))
+    found = asyncio.run(
+        _measure(wanted, rounds=rounds, serial_claims=serial_claims, sync_ms=sync_ms)
+    )
     lines = [line for line in found if not bars or line.bar in bars]
     click.echo(table(lines))
     if file is not None:
@@ -50,11 +61,14 @@ def bench(bars: Sequence[str], rounds: int, serial_claims: int, file: Path | Non
     sys.exit(1 if failed else 0)
 
 
-async def _measure(wanted: Sequence[Measurement], *, rounds: int, serial_claims: int) -> list[Line]:
+async def _measure(
+    wanted: Sequence[Measurement], *, rounds: int, serial_claims: int, sync_ms: float
+) -> list[Line]:
     async with two_kubelets() as (kubelet, onlooker):
         arena = Arena(
             rounds=rounds,
             serial_claims=serial_claims,
+            sync_ms=sync_ms,
             ours=OURS,
             peers=peers(os.environ),
             kubelet=kubelet,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.contender import Contender
+from tests.bench.disk import MEMORY
 from tests.bench.programs import Kubelet, running_api, running_kubelet
 from tests.bench.recipes import Recipe
 
@@ -19,11 +20,12 @@ from tests.bench.recipes import Recipe
 class Arena:
     """`rounds` times everybody's turn comes, one after the other, so that a busy machine is busy for all of them.
 
-    `serial_claims` are prepared in a round where it is one at a time.
+    `serial_claims` are prepared in a round where it is one at a time. `sync_ms` is how long a sync takes on the modelled disk.
     """
 
     rounds: int
     serial_claims: int
+    sync_ms: float = 0.0
     ours: Recipe
     peers: tuple[Recipe, ...]
     kubelet: Kubelet
@@ -31,16 +33,20 @@ class Arena:
     """Makes calls of its own while the other one is busy."""
 
     @asynccontextmanager
-    async def contenders(self) -> AsyncIterator[list[Contender]]:
-        """Ours and all peers, started."""
+    async def contenders(self, *, on_disk: bool = False) -> AsyncIterator[list[Contender]]:
+        """Ours and all peers, started; where this machine keeps temporary files, or on the modelled disk."""
+        recipes, place = (self.ours, *self.peers), None
+        if on_disk and self.sync_ms:
+            recipes, place = tuple(one.on_disk(self.sync_ms) for one in recipes), MEMORY
         async with AsyncExitStack() as stack:
-            recipes = (self.ours, *self.peers)
-            yield [await stack.enter_async_context(self.contender(one)) for one in recipes]
+            yield [await stack.enter_async_context(self.contender(one, place)) for one in recipes]
 
     @asynccontextmanager
-    async def contender(self, recipe: Recipe) -> AsyncIterator[Contender]:
+    async def contender(
+        self, recipe: Recipe, place: Path | None = None
+    ) -> AsyncIterator[Contender]:
         """That one alone, started; its processes and folders are gone afterwards."""
-        with _short_folder() as folder:
+        with _short_folder(place) as folder:
             async with running_api() as api:
                 contender = Contender(recipe, folder, api, self.kubelet)
                 try:
@@ -60,8 +66,8 @@ async def two_kubelets() -> AsyncIterator[tuple[Kubelet, Kubelet]]:
 
 
 @contextmanager
-def _short_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="dra-"))
+def _short_folder(place: Path | None) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="dra-", dir=place))
     try:
         yield folder
     finally:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dra_driver.ports import JsonObject
 from tests.bench.objects import NODE_NAME
 
 PEER = "DRA_BENCH_PEER_"
+_PYTHON = f"{sys.executable} -m "
 SHARED = "shared"
 WHOLE = "whole GPU"
 PARTITION = "1g.10gb"
@@ -51,6 +52,13 @@ class Recipe:
         values = {"server": server, "kubeconfig": kubeconfig, "node": NODE_NAME, "folder": folder}
         return [word.format(**places, **values) for word in shlex.split(self.command)]
 
+    def on_disk(self, sync_ms: float) -> Recipe:
+        """The same on a disk whose syncs take so long; a program that is no Python is as it is."""
+        if not self.command.startswith(_PYTHON):
+            return self
+        module = self.command.removeprefix(_PYTHON)
+        return replace(self, command=f"{_PYTHON}tests.bench.disk {sync_ms:g} {module}")
+
 
 def _our_kind(device: JsonObject) -> str:
     """What of our own devices is measured; monitors are prepared as whole GPUs are, but any number of claims may hold one."""
@@ -66,19 +74,17 @@ def _any_kind(device: JsonObject) -> str:
     return SHARED
 
 
-OURS = Recipe(
-    name="ours", command=f"{sys.executable} -m kubelet_plugin {_PLUGIN}", kind_of=_our_kind
-)
+OURS = Recipe(name="ours", command=f"{_PYTHON}kubelet_plugin {_PLUGIN}", kind_of=_our_kind)
 REFERENCE = Recipe(
     name="reference",
-    command=f"{sys.executable} -m tests.bench.reference {{server}} {{data}} {{registry}} {{cdi}}",
+    command=f"{_PYTHON}tests.bench.reference {{server}} {{data}} {{registry}} {{cdi}}",
     kind_of=_any_kind,
 )
 
 
 def instrumented(delay_s: float = 0.0) -> Recipe:
     """Ours with counted syncs (a byte each in `{folder}/syncs`) and changes of the hardware that take so long."""
-    command = f"{sys.executable} -m tests.bench.instrumented {{folder}}/syncs {delay_s} {_PLUGIN}"
+    command = f"{_PYTHON}tests.bench.instrumented {{folder}}/syncs {delay_s} {_PLUGIN}"
     return Recipe(name="ours", command=command, kind_of=_our_kind)
 
 

@@ -18,7 +18,7 @@ Rounds = Mapping[str, Sequence[Burst]]
 async def one_at_a_time(arena: Arena) -> list[Line]:
     """p50 and CPU with 8 and with 56 held."""
     bursts: dict[int, dict[str, list[Burst]]] = {n: defaultdict(list) for n in (_FEW, _MANY)}
-    async with arena.contenders() as contenders:
+    async with arena.contenders(on_disk=True) as contenders:
         for contender in contenders:
             await contender.burst(
                 arena.serial_claims, 1
@@ -49,7 +49,7 @@ async def one_at_a_time(arena: Arena) -> list[Line]:
 async def many_at_once(arena: Arena) -> list[Line]:
     """Claims per second, 8 at once with 8 held, and 64 at once with 64 and with 1,000 held."""
     lines: list[Line] = []
-    async with arena.contenders() as contenders:
+    async with arena.contenders(on_disk=True) as contenders:
         for bar, at_once, held in (("B1c", 8, 8), ("B1d", 64, 64), ("B1d", 64, 1000)):
             bursts: dict[str, list[Burst]] = defaultdict(list)
             for contender in contenders:
