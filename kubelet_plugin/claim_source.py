@@ -23,7 +23,7 @@ ASK_AGAIN_MAX_S = 8.0
 """Pauses between two questions to an API server that is away; each is shortened by up to half."""
 RETRY_AFTER_MAX_S = 30.0
 """The longest pause that the API server may ask for: less than a call lasts."""
-AWAY = frozenset({0, 429, 503})
+AWAY = frozenset({0, 429, 502, 503, 504})
 """No answer, or none for anybody now. Any other failure, such as a 500, may be that of the one claim."""
 
 
@@ -76,13 +76,13 @@ class ClaimSource:
     async def _answer(self, claim: ClaimRef, until: float) -> JsonObject:
         """A failed call costs its pod 90 s, so it goes on asking."""
         api = await self._api()
-        alone = _pauses()
         try:
             if self._away is None:
                 return await self._get(api, claim)
             failure = self._away.failure
         except Unavailable as error:
             failure = error
+        alone = _pauses()
         try:
             async with asyncio.timeout_at(until):
                 while True:

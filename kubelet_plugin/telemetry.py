@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 from dra_driver.model.claim import ClaimRef
 from dra_driver.model.errors import DraError
-from dra_driver.model.kinds import NODE, RESOURCE_CLAIM
+from dra_driver.model.kinds import RESOURCE_CLAIM
 from dra_driver.model.reasons import REASONS, Reason
 from dra_driver.ports import JsonObject, Recorder
 from kubelet_plugin.metric_families import Operation, Outcome, Phase
@@ -63,11 +63,8 @@ class Telemetry:
 
     def about_claim(self, claim: ClaimRef, reason: Reason, message: str) -> None:
         """An Event on the claim."""
-        self._event(claim_reference(claim), reason, message)
-
-    def about_node(self, reason: Reason, message: str) -> None:
-        """An Event on this plugin's node."""
-        self._event(node_reference(self._node), reason, message)
+        level = REASONS[reason].level
+        self.recorder.event(claim_reference(claim), level=level, reason=reason, message=message)
 
     def _report_failure(self, operation: Operation, claim: ClaimRef, error: Exception) -> None:
         reason, what = Reason.INTERNAL_ERROR, f"{type(error).__name__}; see the plugin's log"
@@ -75,10 +72,6 @@ class Telemetry:
             reason, what = Reason.of(error.reason), str(error)
         self.metrics.error(operation, reason)
         self.about_claim(claim, reason, f"{operation} on node {self._node}: {what}")
-
-    def _event(self, regarding: JsonObject, reason: Reason, message: str) -> None:
-        level = REASONS[reason].level
-        self.recorder.event(regarding, level=level, reason=reason, message=message)
 
 
 def claim_reference(claim: ClaimRef) -> JsonObject:
@@ -90,8 +83,3 @@ def claim_reference(claim: ClaimRef) -> JsonObject:
         "name": claim.name,
         "uid": claim.uid,
     }
-
-
-def node_reference(node: str) -> JsonObject:
-    """How Events name a Node before anybody has read it: by its name as UID, as the kubelet does; kubectl knows both."""
-    return {"apiVersion": NODE.api_version, "kind": NODE.kind, "name": node, "uid": node}

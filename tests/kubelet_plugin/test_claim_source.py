@@ -139,7 +139,7 @@ async def test_a_claim_of_the_same_name_is_another_one(
         await source.read(ref(claim), until=math.inf)
 
 
-@pytest.mark.parametrize("status", [0, 429, 503])
+@pytest.mark.parametrize("status", [0, 429, 502, 503, 504])
 def test_while_the_api_server_is_away_one_call_asks_for_all(
     new_claim: NewClaim, api: FailingApi, status: int
 ) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from dra_driver.model.claim import ClaimRef
 from dra_driver.model.errors import ClaimReplaced, DraError, VendorError
-from dra_driver.model.reasons import REASONS, Reason, Regarding
 from dra_driver.ports import JsonObject
 from kubelet_plugin.metric_families import table
 from kubelet_plugin.metrics import (
@@ -155,15 +154,6 @@ async def test_phases_know_their_call(
     for operation, times in (("prepare", 2), ("unprepare", 1)):
         labels = f'operation="{operation}",phase="hardware"'
         assert value(f"dra_phase_duration_seconds_count{{{labels}}}") == times
-
-
-def test_events_on_the_node(telemetry: Telemetry, notebook: Notebook) -> None:
-    """They name it as the kubelet does, by its name as UID, as nobody has read it before the API is there."""
-    telemetry.about_node(Reason.PARTITIONS_NOT_PUBLISHED, "no counters")
-    assert REASONS[Reason.PARTITIONS_NOT_PUBLISHED].regarding is Regarding.NODE
-    [(regarding, *said)] = notebook.events
-    assert regarding == {"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "n"}
-    assert said == ["Warning", "PartitionsNotPublished", "no counters"]
 
 
 def test_the_other_counters(metrics: PluginMetrics, value: Callable[[str], float]) -> None:
