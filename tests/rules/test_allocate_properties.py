@@ -85,6 +85,17 @@ puzzles = st.builds(
 @given(puzzles)
 @settings(max_examples=400, deadline=None)
 @example(Puzzle((), ((),), 0, None))
+@example(
+    Puzzle(
+        (
+            Thing("y", shared=True, tainted=False, memory=None, counters=0, held=None),
+            Thing("y", shared=True, tainted=False, memory=2, counters=0, held=1),
+        ),
+        (((Wish("y", count=0, memory=None, tolerant=False),),),),
+        0,
+        None,
+    )
+)
 def test_the_solution_is_the_first_of_all(new_world: Any, puzzle: Puzzle) -> None:
     """Feasible exactly where some assignment is valid; then it is the first valid one in the order of the search."""
     if any(wish.count == 0 for claim in puzzle.claims for wishes_ in claim for wish in wishes_):
@@ -162,19 +173,24 @@ def choices(puzzle: Puzzle, wishes_: Sequence[Wish]) -> Iterator[Choice]:
             for combination in combinations(range(len(puzzle.things)), wish.count):
                 yield wish, combination
             continue
-        everything = tuple(i for i, t in enumerate(puzzle.things) if suits(t, wish))
+        everything = tuple(i for i, t in enumerate(puzzle.things) if offers(t, wish))
         if everything:
             yield wish, everything
 
 
-def suits(thing: Thing, wish: Wish) -> bool:
-    """Kind and capacity, as far as those decide what "all" means."""
+def offers(thing: Thing, wish: Wish) -> bool:
+    """Kind and capacity, whoever holds some of it: what "all" means."""
     if wish.kind not in {None, thing.kind} or (wish.memory and thing.memory is None):
         return False
-    if thing.memory is None:
-        return True
+    return thing.memory is None or amount(thing, wish) <= thing.memory
+
+
+def suits(thing: Thing, wish: Wish) -> bool:
+    """There is enough left, too."""
     used = thing.held if thing.shared and thing.held else 0
-    return amount(thing, wish) + used <= thing.memory
+    return offers(thing, wish) and (
+        thing.memory is None or amount(thing, wish) + used <= thing.memory
+    )
 
 
 def amount(thing: Thing, wish: Wish) -> int:
