@@ -67,7 +67,8 @@ class Damage:
 class ClaimStore(Protocol):
     """Records, one per claim, which survive a killed process; a reboot voids them all. Raises RecordError.
 
-    What concerns one claim is quick; run `sync`, which waits for the disk, and what reads all records in a worker thread.
+    `begin`, `step`, `finish`, `releasing` and `read` are quick where the file system is not frozen. All others may wait for the disk, or read many files:
+    run them in a worker thread.
     """
 
     def load(self) -> tuple[dict[str, ClaimRecord], tuple[Damage, ...]]:
@@ -107,7 +108,7 @@ class ClaimStore(Protocol):
         """The record that the note speaks of; RecordError where that is none of this claim in this boot. Does no I/O."""
 
     def rebuild(self, uid: str, note: str, preparation: Preparation | None = None) -> ClaimRecord:
-        """The claim has the record of its note again, in one step, with that outcome if there is one."""
+        """The claim has the record of its note again, in one step, with that outcome if there is one, and the disk has taken it."""
 
 
 class CdiStore(Protocol):

@@ -86,8 +86,7 @@ class Executor:
             for change in plan_release(record, self._state.inventories):
                 await self._calls.change(record.changed_gpus[change.gpu], change)
                 self._state.retire(change)
-        self._cdi.remove(uid)
-        self._store.forget(uid)
+        await asyncio.to_thread(self._remove, uid)
         self._state.forget(uid)
 
     async def _grant(self, record: ClaimRecord) -> Preparation:
@@ -144,9 +143,13 @@ class Executor:
             self._cdi.write(record.claim.uid, preparation.edits, self._store.note(record))
 
     async def _sync(self, uid: str) -> None:
-        """The one thing that waits for a disk. All other work on a claim's files is quicker than giving it to a thread."""
+        """In a thread, as it waits for the disk; what does not is written on the loop, which is cheaper than a thread is."""
         with self._telemetry.phase("sync"):
             await asyncio.to_thread(self._store.sync, uid)
+
+    def _remove(self, uid: str) -> None:
+        self._cdi.remove(uid)
+        self._store.forget(uid)
 
     async def _see_unrecorded_step(self, record: ClaimRecord) -> None:
         """If a step that makes something has no identity, look at its GPU once that step is over.

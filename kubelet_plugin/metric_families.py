@@ -23,7 +23,7 @@ Health: TypeAlias = Literal["healthy", "unhealthy", "unknown"]
 
 
 API_VERBS = ("get", "list", "watch", "create", "replace", "patch", "delete")
-API_CODES = (200, 201, 400, 401, 403, 404, 409, 410, 422, 429, 500, 503, 504)
+API_CODES = (200, 201, 400, 401, 403, 404, 409, 410, 422, 429, 500, 502, 503, 504)
 NO_ANSWER, OTHER = "none", "other"
 DURATION_BOUNDS_S = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),

@@ -76,7 +76,7 @@ class Orphans:
                 return
             if is_gone:
                 log.info("removing the CDI file of a claim that is gone")
-                self._recovery.remove_file(uid)
+                await self._recovery.remove_file(uid)
             elif noted is not None:
                 await self._recovery.adopt(noted, note)
 

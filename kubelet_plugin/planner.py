@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from dra_driver.config.params import parse_gpu_config
 from dra_driver.model.claim import AllocatedClaim, Allocation, AllocationResult
@@ -68,14 +67,9 @@ class Snapshot:
 
 def results_of_node(claim: AllocatedClaim, node: str) -> tuple[AllocationResult, ...]:
     """The claim's results that are this driver's and this node's; claims may name other drivers' devices too."""
-    pools = _pools_of(node)
+    pools = {pool_name(node, vendor) for vendor in Vendor}
     all_results = claim.allocation.results if claim.allocation else ()
     return tuple(r for r in all_results if r.driver == DRIVER_NAME and r.pool in pools)
-
-
-@lru_cache(maxsize=1)
-def _pools_of(node: str) -> frozenset[str]:
-    return frozenset(pool_name(node, vendor) for vendor in Vendor)
 
 
 def plan_prepare(snapshot: Snapshot) -> ClaimRecord:

@@ -13,7 +13,7 @@ from structlog.contextvars import bound_contextvars
 from dra_driver.model.claim import ClaimRef
 from dra_driver.model.errors import DraError, RecordError
 from dra_driver.model.reasons import Reason
-from dra_driver.model.record import ClaimRecord, Preparation
+from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import CdiStore, ClaimStore, Damage
 from kubelet_plugin.executor import Executor
 from kubelet_plugin.state import NodeState
@@ -64,7 +64,7 @@ class Recovery:
                         "a claim is not as it should be yet; its next call tries again",
                         error=str(error),
                     )
-            await asyncio.sleep(0)  # the kubelet's calls come first
+            await asyncio.sleep(0)  # calls may come in between
 
     async def mend(self, claim: ClaimRef, *, to_release: bool = False) -> None:
         """The claim's record can be worked with when this returns; the caller has its turn on the claim.
@@ -85,22 +85,32 @@ class Recovery:
         if known is not damage.salvaged and not to_release:
             preparation = await self._executor.describe(known)
         note = self._store.note(known)
-        rebuilt = await self._rebuild(claim.uid, note, preparation)
+        rebuilt = await asyncio.to_thread(self._store.rebuild, claim.uid, note, preparation)
         self._state.reserve(rebuilt)
         del self._damages[claim.uid]
         self._tell_rebuilt(claim, damage.message)
 
     async def adopt(self, noted: ClaimRecord, note: str) -> None:
-        """A claim that is in use, and whose record is lost, has one again; the caller has its turn on the claim."""
+        """A claim that is in use, and whose record is lost, has one again; the caller has its turn on the claim.
+
+        Its devices are held from the first moment on: nobody else is to get them while the disk is waited for.
+        """
         uid = noted.claim.uid
-        preparation = await self._executor.describe(noted)
-        rebuilt = await self._rebuild(uid, note, preparation)
+        gpus = {grant.gpu: grant.pool for grant in noted.grants if not grant.monitor}
+        async with self._turns.gpus(gpus):
+            self._state.reserve(noted)
+        try:
+            preparation = await self._executor.describe(noted)
+            rebuilt = await asyncio.to_thread(self._store.rebuild, uid, note, preparation)
+        except Exception:
+            self._state.forget(uid)
+            raise
         self._state.reserve(rebuilt)
         self._tell_rebuilt(noted.claim, "the claim's record was lost")
 
-    def remove_file(self, uid: str) -> None:
+    async def remove_file(self, uid: str) -> None:
         """The CDI file of a claim that holds nothing goes."""
-        self._cdi.remove(uid)
+        await asyncio.to_thread(self._cdi.remove, uid)
         self._telemetry.metrics.recovery("cdi_removed")
 
     @property
@@ -159,11 +169,6 @@ class Recovery:
         self._state.reserve(record)
         del self._damages[claim.uid]
         return True
-
-    async def _rebuild(self, uid: str, note: str, preparation: Preparation | None) -> ClaimRecord:
-        rebuilt = self._store.rebuild(uid, note, preparation)
-        await asyncio.to_thread(self._store.sync, uid)
-        return rebuilt
 
     def _known(self, damage: Damage) -> ClaimRecord | None:
         """The CDI file was written when all was done; what is left of the lines may miss their end."""

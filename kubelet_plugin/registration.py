@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 class Registration(api_pb2_grpc.RegistrationServicer):
-    """Answers from memory, within the kubelet's one second however busy the node is.
+    """Answers from memory, well within the kubelet's one second also while many claims are prepared.
 
     `registered` is set while the kubelet's last word was yes; `error` is what it said otherwise. A refusal is no reason to
     stop: the kubelet tries again by itself. `on_registered` is called at each yes: also after the kubelet was restarted.

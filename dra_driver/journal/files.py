@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,7 +29,9 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
-def create(path: Path, text: bytes, size_bytes: int) -> None:
+def create(
+    path: Path, text: bytes, size_bytes: int, sync: Callable[[int], None] | None = None
+) -> None:
     """The file is there, with the text and NULs up to its size; FileExistsError where one was there before.
 
     It has no name until it is whole, so a process that dies on the way leaves nothing, and none can meet another's half.
@@ -37,6 +39,8 @@ def create(path: Path, text: bytes, size_bytes: int) -> None:
     with opened(path.parent, os.O_WRONLY | os.O_TMPFILE) as descriptor:
         os.posix_fallocate(descriptor, 0, size_bytes)
         _write(descriptor, text, 0)
+        if sync:
+            sync(descriptor)
         source = f"/proc/self/fd/{descriptor}"
         os.link(
             source, path, src_dir_fd=descriptor

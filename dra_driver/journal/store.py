@@ -6,8 +6,10 @@ fields that a newer release wrote stay as they are.
 
 What survives: a killed process loses nothing, as written bytes are the kernel's. A reboot, or a power cut, voids every record
 on purpose, so nothing is done for it. `sync` is there for disks that fail: what cannot be written back is dropped from memory
-later, without a word, and the record with it. It is called before hardware is changed, and before success is promised, and it alone
-waits for a disk: whatever else is done here is done in memory.
+later, without a word, and the record with it. Whoever prepares calls it before hardware is changed, and before success is promised;
+`rebuild` does so itself. A process that dies before its sync leaves a record that the next one takes as it reads it.
+
+Beginning, appending and reading take as long as a file system in memory does, unless it is frozen. Syncing and removing may wait.
 """
 
 from __future__ import annotations
@@ -168,7 +170,7 @@ class ClaimJournal:
             return self._own(uid, transitions.fold(transitions.entries_of(read_line(note))))
 
     def rebuild(self, uid: str, note: str, preparation: Preparation | None = None) -> ClaimRecord:
-        """The record that the note speaks of is on disk again, at once and whole, with this outcome if there is one.
+        """The record that the note speaks of is there again, at once and whole, with this outcome if there is one; the disk has taken it.
 
         RecordError where `noted` raises it, and where the claim has a file.
         """
@@ -180,7 +182,7 @@ class ClaimJournal:
             record = self._own(uid, transitions.fold(written))
             text = b"".join(map(line, written))
             self._set_aside_if_damaged(path)
-            self._create(path, text, _reserve(record, text))
+            self._create(path, text, _reserve(record, text), self._sync)
             with suppress(OSError):  # a claim with a record is not refused anyway
                 self._quarantine.settle(uid)
         return record
@@ -202,13 +204,15 @@ class ClaimJournal:
     def _paths(self) -> list[Path]:
         return sorted(path for path in entries(self._boot) if path.suffix == ".jsonl")
 
-    def _create(self, path: Path, text: bytes, size_bytes: int) -> None:
+    def _create(
+        self, path: Path, text: bytes, size_bytes: int, sync: Callable[[int], None] | None = None
+    ) -> None:
         try:
-            create(path, text, size_bytes)
+            create(path, text, size_bytes, sync)
         except FileNotFoundError:  # the first record of this boot
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._boot.mkdir(mode=0o700, exist_ok=True)
-            create(path, text, size_bytes)
+            create(path, text, size_bytes, sync)
 
     def _append(self, uid: str, entry: JsonObject, *, spare_bytes: int = _SPARE_BYTES) -> None:
         path = self._path(uid)

@@ -32,10 +32,10 @@ BARS = tuple(dict.fromkeys(bar for one in MEASUREMENTS for bar in one.bars))
 )
 @click.option(
     "--sync-ms",
-    default=1.0,
+    default=2.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="How long a sync takes in B1a to B1e; 0 for the disk of this machine.",
+    help="How long a sync takes in B1a to B1e; 0 for the disk of this machine, beside peers of the environment.",
 )
 @click.option(
     "--json", "file", type=click.Path(path_type=Path), help="Write the lines there too, as JSON."

@@ -34,10 +34,11 @@ class Arena:
 
     @asynccontextmanager
     async def contenders(self, *, on_disk: bool = False) -> AsyncIterator[list[Contender]]:
-        """Ours and all peers, started; where this machine keeps temporary files, or on the modelled disk."""
+        """Ours and all peers, started; where this machine keeps temporary files, or, those that can be, on the modelled disk."""
         recipes, place = (self.ours, *self.peers), None
         if on_disk and self.sync_ms:
-            recipes, place = tuple(one.on_disk(self.sync_ms) for one in recipes), MEMORY
+            slowed = (one.on_disk(self.sync_ms) for one in recipes)
+            recipes, place = tuple(one for one in slowed if one), MEMORY
         async with AsyncExitStack() as stack:
             yield [await stack.enter_async_context(self.contender(one, place)) for one in recipes]
 

@@ -28,7 +28,7 @@ def slowed(sync: Callable[[int], None], seconds: float) -> Callable[[int], None]
 
 def main(sync_ms: float, module: str) -> None:
     """Run the module, which sees the arguments that follow its name."""
-    for name in ("fsync", "fdatasync"):
+    for name in ("fsync", "fdatasync"):  # before the module is imported, which may take them then
         setattr(os, name, slowed(getattr(os, name), sync_ms / 1e3))
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -52,10 +52,10 @@ class Recipe:
         values = {"server": server, "kubeconfig": kubeconfig, "node": NODE_NAME, "folder": folder}
         return [word.format(**places, **values) for word in shlex.split(self.command)]
 
-    def on_disk(self, sync_ms: float) -> Recipe:
-        """The same on a disk whose syncs take so long; a program that is no Python is as it is."""
+    def on_disk(self, sync_ms: float) -> Recipe | None:
+        """The same on a disk whose syncs take so long; None for a program that is no Python, whose syncs nobody here can slow."""
         if not self.command.startswith(_PYTHON):
-            return self
+            return None
         module = self.command.removeprefix(_PYTHON)
         return replace(self, command=f"{_PYTHON}tests.bench.disk {sync_ms:g} {module}")
 

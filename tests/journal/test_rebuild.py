@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +81,24 @@ def test_no_outcome_before_the_last_step(
     with pytest.raises(RecordError, match="'result' comes out of turn"):
         journal.rebuild(record.claim.uid, journal.note(record), preparation)
     assert journal.load() == ({}, ())
+
+
+def test_a_record_that_the_disk_does_not_take_is_not_rebuilt(
+    tmp_path: Path, record: ClaimRecord
+) -> None:
+    """Nobody finds it afterwards; once the disk takes it, it is there."""
+    is_broken = True
+
+    def sync(_: int) -> None:
+        if is_broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    journal = ClaimJournal(tmp_path, boot_id=record.boot_id, sync=sync)
+    with pytest.raises(RecordError, match=r"cannot rebuild .*Input/output error; look for disk"):
+        journal.rebuild(record.claim.uid, journal.note(record))
+    assert journal.load() == ({}, ())
+    is_broken = False
+    assert journal.rebuild(record.claim.uid, journal.note(record)) == record
 
 
 def test_a_rebuilt_record_is_as_good_as_a_first_one(

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,8 @@ class NodePlugin:
         self.folder = folder
         self.syncs = 0
         self.good_syncs: int | None = None
+        self.disk_is_awake = threading.Event()
+        self.disk_is_awake.set()
         self.api = api
         self.in_use: set[tuple[str, str]] = set()
         self.instance = cast("Instance", Solo())
@@ -209,7 +212,8 @@ class NodePlugin:
         return [str(file) for file in files] + [str(instance) for instance in self.instances()]
 
     def _sync(self, descriptor: int) -> None:
-        """Count; after as many as are `good` the disk fails."""
+        """Count; after as many as are `good` the disk fails. One that is not awake lets everybody wait."""
+        assert self.disk_is_awake.wait(timeout=30)
         if self.syncs == self.good_syncs:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self.syncs += 1

@@ -384,6 +384,40 @@ async def test_a_disk_that_does_not_take_the_record_gets_nothing_promised(
     assert len(await node.prepare(claim)) == 1
 
 
+async def test_who_waits_for_the_disk_holds_up_nobody(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """A sync that does not come back: other claims are replayed and given back meanwhile, and the claim is prepared in the end."""
+    prepared, waiting = new_claim(OTHER), new_claim(WHOLE)
+    await node.prepare(prepared)
+    node.disk_is_awake.clear()
+    call = asyncio.create_task(node.prepare(waiting))
+    async with asyncio.timeout(10):
+        assert len(await node.prepare(prepared)) == 1
+        await node.unprepare(prepared)
+    assert not call.done()
+    node.disk_is_awake.set()
+    assert len(await call) == 1
+
+
+async def test_a_damaged_record_is_not_promised_before_the_disk_has_it_again(
+    node: NodePlugin, new_claim: NewClaim, tmp_path: Path, machine: Machine, api: CountingApi
+) -> None:
+    """A sync that fails while the record is rebuilt: the next call tries again, and tells of it only when it is done."""
+    claim = new_claim(SMALL)
+    first = await node.prepare(claim)
+    damage_record(tmp_path)
+    restarted = NodePlugin(tmp_path, machine, api)
+    restarted.good_syncs = 0
+    await restarted.start()
+    with pytest.raises(RecordError, match=r"cannot rebuild .*Input/output error"):
+        await restarted.prepare(claim)
+    assert "RecordRebuilt" not in restarted.events.reasons
+    restarted.good_syncs = None
+    assert await restarted.prepare(claim) == first
+    assert (restarted.events.reasons[-1], restarted.syncs) == ("RecordRebuilt", 1)
+
+
 async def test_a_replaced_claim_is_refused(
     node: NodePlugin, new_claim: NewClaim, api: CountingApi
 ) -> None:

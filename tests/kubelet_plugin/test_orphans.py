@@ -51,6 +51,28 @@ async def test_a_claim_that_is_still_there_gets_its_record_back(
     assert node.leftovers() == []
 
 
+async def test_a_claim_whose_record_the_disk_does_not_take_gets_it_later(
+    bereft: tuple[NodePlugin, JsonObject, list[str]], new_claim: NewClaim
+) -> None:
+    """A sync that fails leaves no record; while one is waited for nobody else gets the device."""
+    node, claim, first = bereft
+    node.good_syncs = 0
+    await node.node.orphans.look()
+    assert not node.state.records
+    assert list((node.folder / "claims").glob("*/*.jsonl")) == []
+    node.good_syncs = None
+    node.disk_is_awake.clear()
+    look = asyncio.create_task(node.node.orphans.look())
+    while not node.state.records:  # noqa: ASYNC110 (nothing tells of it)
+        await asyncio.sleep(0)
+    with pytest.raises(DeviceHeld):
+        await node.prepare(new_claim(WHOLE), deadline=0.0)
+    node.disk_is_awake.set()
+    await look
+    assert node.syncs == 1
+    assert await node.prepare(claim) == first
+
+
 async def test_the_file_of_a_claim_that_is_gone_goes_after_two_answers(
     bereft: tuple[NodePlugin, JsonObject, list[str]], api: CountingApi
 ) -> None:

@@ -19,7 +19,7 @@ from kubelet_plugin.health import HealthReport
 from kubelet_plugin.health_service import Health, HealthBoard
 from kubelet_plugin.locks import gpu_lock
 from kubelet_plugin.node import Node
-from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin
+from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin, machine_of
 from tests.kubelet_plugin.second_process import second_process
 
 FIRST, SECOND = "0000:1b:00.0", "0000:43:00.0"
@@ -125,6 +125,23 @@ async def test_a_gpu_that_is_unplugged_is_gone_and_plugged_in_is_back(
     broken.faults()
     await look()
     assert (broken.sound, broken.faulty) == ([FIRST, SECOND], {})
+
+
+async def test_a_gpu_in_place_of_another_is_told_by_its_own_devices(
+    broken: Broken, tmp_path: Path, api: CountingApi
+) -> None:
+    """A board of another kind at the same address has other partitions, and the kubelet hears of those alone."""
+    board = HealthBoard()
+    report = HealthReport(broken.plugin.state, board)
+    report.refresh()
+    former = {name for _, name in board.current}
+    other = await NodePlugin(tmp_path / "other", machine_of("A30", 2), api).start()
+    broken.plugin.state.observe(other.state.inventories[POOL])
+    report.refresh()
+    names = {name for _, name in board.current}
+    assert any("mig-4g-24gb" in name for name in names)
+    assert not any("mig-7g-80gb" in name for name in names)
+    assert any("mig-7g-80gb" in name for name in former)
 
 
 @pytest.mark.parametrize("way", ["look", "ping"])

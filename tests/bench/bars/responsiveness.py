@@ -36,6 +36,9 @@ async def introduction(arena: Arena) -> list[Line]:
     under = "64 prepares under way"
     return [
         _line("p99 idle", "ms", quiet_ms).printed(),
+        _line(
+            f"p99, {under} / idle", "x", {n: [ratio(busy_ms[n], quiet_ms[n])] for n in busy_ms}
+        ).printed(),
         _line("p99 idle, machine busy", "ms", beside_ms).printed(),
         _line(f"p99, {under}", "ms", busy_ms).printed(),
         _line(
