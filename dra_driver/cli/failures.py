@@ -38,9 +38,9 @@ _ADVICE: tuple[tuple[type[DraError], str], ...] = (
     (Forbidden, "`kubectl auth can-i --list` shows what you may do"),
     (Invalid, "check the names and the value of -l"),
     (Unavailable, "check --server, --kubeconfig and --context; `dra version` tries the connection"),
-    (DraError, "run this again with -v to see where it comes from"),
+    (DraError, "run this again as `dra -v ...` to see where it comes from"),
 )
-_BUG = "this is a bug in dra: run it again with -v and report the traceback"
+_BUG = "this is a bug in dra: run it again as `dra -v ...` and report the traceback"
 
 
 def describe(error: Exception) -> str:

@@ -57,7 +57,7 @@ class PluginSettings(BaseModel):
     )
     server: Annotated[str, Field(pattern=r"^https?://")] | None = Field(
         None,
-        description="URL of the API server. Without it: the kubeconfig, else the pod's service account.",
+        description="URL of the API server. Without it: the kubeconfig, else the pod's service account, else `$KUBECONFIG` or `~/.kube/config`.",
     )
     token_file: AbsolutePath | None = Field(
         None, description="File with the bearer token for `server`, read again whenever it changes."
