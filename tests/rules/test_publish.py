@@ -32,7 +32,17 @@ from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 
-MACHINES = ["4xa30", "8xa100-40", "8xa100-80", "8xb200", "8xh100-80", "8xh200", "8xmi300x"]
+MACHINES = [
+    "4xa30",
+    "8xa100-40",
+    "8xa100-80",
+    "8xb200",
+    "8xh100-80",
+    "8xh100-94",
+    "8xh200",
+    "8xmi300x",
+    "8xrtx-pro-6000",
+]
 FULL, PLAIN = PublishMode.FULL, PublishMode.PLAIN
 NOTHING_MADE: frozenset[tuple[str, str, Placement]] = frozenset()
 

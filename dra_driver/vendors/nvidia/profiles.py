@@ -188,6 +188,26 @@ BOARDS = {
             },
         ),
     ),
+    "H100-NVL-94GB": Board(
+        product_name="NVIDIA H100 NVL",
+        device_id=0x2321,
+        architecture=Architecture.HOPPER,
+        compute_capability=(9, 0),
+        memory_mib=95830,
+        cores=132 * 128,
+        cuts=_cuts(
+            _SEVEN_SLICES,
+            {
+                "1g": (11008, 16, 1, 1, 0, 1, 0),
+                "1g+me": (11008, 16, 1, 1, 0, 1, 1),
+                "1g double": (22144, 26, 1, 1, 0, 1, 0),
+                "2g": (22144, 32, 2, 2, 0, 2, 0),
+                "3g": (47488, 60, 3, 3, 0, 3, 0),
+                "4g": (47488, 64, 4, 4, 0, 4, 0),
+                "7g": (95360, 132, 8, 7, 0, 7, 1),
+            },
+        ),
+    ),
     "H200-SXM5-141GB": Board(
         product_name="NVIDIA H200",
         device_id=0x2335,

@@ -21,6 +21,7 @@ from dra_driver.vendors.nvidia.simulated import SimulatedNvml
         ("A100-SXM4-40GB", "1g.5gb 1g.5gb+me 1g.10gb 2g.10gb 3g.20gb 4g.20gb 7g.40gb"),
         ("A100-SXM4-80GB", "1g.10gb 1g.10gb+me 1g.20gb 2g.20gb 3g.40gb 4g.40gb 7g.80gb"),
         ("H100-SXM5-80GB", "1g.10gb 1g.10gb+me 1g.20gb 2g.20gb 3g.40gb 4g.40gb 7g.80gb"),
+        ("H100-NVL-94GB", "1g.12gb 1g.12gb+me 1g.24gb 2g.24gb 3g.47gb 4g.47gb 7g.94gb"),
         ("H200-SXM5-141GB", "1g.18gb 1g.18gb+me 1g.35gb 2g.35gb 3g.71gb 4g.71gb 7g.141gb"),
         ("B200-SXM-180GB", "1g.23gb 1g.23gb+me 1g.45gb 2g.45gb 3g.90gb 4g.90gb 7g.180gb"),
         (
@@ -57,7 +58,17 @@ def test_profile_ids_and_indexes_are_unique_on_every_board() -> None:
 
 
 @pytest.mark.parametrize(
-    "machine", ["8xa100-40", "8xa100-80", "4xa30", "8xh100-80", "8xh200", "8xb200"]
+    "machine",
+    [
+        "8xa100-40",
+        "8xa100-80",
+        "4xa30",
+        "8xh100-80",
+        "8xh100-94",
+        "8xh200",
+        "8xb200",
+        "8xrtx-pro-6000",
+    ],
 )
 def test_shipped_machines_can_be_discovered(
     machine: str, tmp_path_factory: pytest.TempPathFactory
