@@ -89,7 +89,8 @@ class PluginSettings(BaseModel):
         description="Socket at which the kubelet says which claims its pods use.",
     )
     host_root: AbsolutePath = Field(
-        Path("/"), description="Where the plugin sees the host's root, to read its /proc and /sys."
+        Path("/"),
+        description="Where the plugin sees the host's root, to read its /proc and /sys and to load its driver's libraries.",
     )
     machine: Annotated[str, Field(min_length=1)] | None = Field(
         None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ctypes import byref, c_uint
+from ctypes import CDLL, byref, c_uint
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dra_driver.model.device import Placement
+from dra_driver.vendors.nvidia.library import driver_library
 from dra_driver.vendors.nvidia.nvml import (
     Code,
     ComputeInstance,
@@ -25,20 +27,21 @@ _INSTANCE_LIMIT = 16
 """More than a GPU or a GPU instance can hold: some boards report too small a limit for their own profiles."""
 
 _SHARED_ENGINES = 0
+_LIBRARY = "libnvidia-ml.so.1"
 
 
 class PynvmlNvml:
     """Implements `Nvml`; its handles are `session.Held`. Safe to use from several threads.
 
     The library is loaded by the first call and kept: each init costs a second of CPU on 8 GPUs. `host_root` is where the
-    host's proc and sys folders lie.
+    host's proc and sys folders lie, and the driver's libraries.
     """
 
     def __init__(self, *, host_root: Path = Path("/")) -> None:
         self._minors = host_root / "proc/driver/nvidia-caps/mig-minors"
         self._pci_devices = host_root / "sys/bus/pci/devices"
         self._driver = host_root / "sys/bus/pci/drivers/nvidia"
-        self._session = Session(_load)
+        self._session = Session(partial(_load, host_root))
         self._call, self._hold = self._session.call, self._session.hold
         self._bound: tuple[str, ...] | None = None
 
@@ -241,12 +244,19 @@ def _pynvml() -> Any:
     return pynvml
 
 
-def _load() -> Any:
+def _load(host_root: Path) -> Any:
+    """NVML initialised. The process has one library for good: that of the host, or else what the loader finds."""
     pynvml = _pynvml()
+    path = driver_library(host_root, _LIBRARY)
+    if path is not None and pynvml.nvmlLib is None:
+        try:
+            pynvml.nvmlLib = CDLL(str(path))
+        except OSError as error:
+            raise NvmlError(Code.LIBRARY_NOT_FOUND, f"loading {path} ({error})") from error
     try:
         pynvml.nvmlInitWithFlags(pynvml.NVML_INIT_FLAG_NO_GPUS)
     except pynvml.NVMLError as error:
-        raise NvmlError(error.value, "loading libnvidia-ml.so.1") from error
+        raise NvmlError(error.value, f"loading {path or _LIBRARY}") from error
     return pynvml
 
 
