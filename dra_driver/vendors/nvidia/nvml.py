@@ -267,7 +267,7 @@ class Nvml(Protocol):
         """IN_USE while a process uses it."""
 
     def mig_uuids(self, gpu: Handle) -> dict[tuple[int, int], str]:
-        """`MIG-` and a UUID for each MIG device, by the ids of its GPU instance and compute instance."""
+        """`MIG-` and a UUID for each MIG device, by the ids of its GPU instance and compute instance; none without MIG."""
 
     def capability_minor(self, capability: str) -> int:
         """The N of /dev/nvidia-caps/nvidia-capN for `gpu0/gi3/access` or `gpu0/gi3/ci0/access`; NOT_FOUND."""

@@ -228,7 +228,7 @@ class SimulatedNvml:
 
     def mig_uuids(self, gpu: SimulatedGpu) -> dict[tuple[int, int], str]:
         """See Nvml."""
-        instances = self._state(gpu, in_mig_mode=True).instances
+        instances = self._files[gpu.pci_address].read().instances
         return {(i.id, c.id): c.uuid for i in instances for c in i.computes}
 
     def capability_minor(self, capability: str) -> int:
