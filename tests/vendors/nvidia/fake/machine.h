@@ -1,0 +1,82 @@
+/* The machine that all processes share: one file, which Python writes (layout.py) and every process maps.
+ *
+ * Boards are data. Numbers are 32 bits wide, so that nothing is padded and both sides agree on each offset.
+ */
+#pragma once
+
+#include "nvml.h"
+
+enum { GPUS = 16, CUTS = 18, PLACES = 8, INSTANCES = 8, COMPUTES = 8, FAULTS = 8, AMOUNTS = 6 };
+
+/* What a handle points at. An instance that was destroyed is NOTHING. */
+enum kind { NOTHING = 0, GPU = 1, GPU_INSTANCE = 2, COMPUTE_INSTANCE = 4 };
+
+/* One way to cut a board. Amounts: compute slices, then copy, decode, encode, JPEG and OFA engines. */
+struct cut {
+    uint32_t index, id, limit, multiprocessors, memory_mib;
+    uint32_t amounts[AMOUNTS];
+    uint32_t place_count;
+    nvmlGpuInstancePlacement_t places[PLACES];
+    char name[96];
+};
+
+struct compute {
+    uint32_t kind, id, profile, mig_index;
+    char uuid[64];
+};
+
+struct instance {
+    uint32_t kind, id, cut;
+    nvmlGpuInstancePlacement_t place;
+    struct compute computes[COMPUTES];
+};
+
+/* The next `calls` calls of a function, or of any if it has no name, take that long and then return that code. */
+struct fault {
+    char function[64];
+    uint32_t code, calls, delay_ms;
+    uint32_t met; /* how many calls met it so far */
+};
+
+struct gpu {
+    uint32_t kind;
+    char address[16], name[96], uuid[64];
+    uint32_t device_id, minor, architecture, capability_major, capability_minor, memory_mib, cores;
+    uint32_t resetless, busy;
+    uint32_t mode, pending;
+    uint32_t created; /* compute instances ever made */
+    uint32_t cut_count;
+    struct cut cuts[CUTS];
+    struct instance instances[INSTANCES];
+    struct fault faults[FAULTS];
+};
+
+struct machine {
+    uint32_t loads; /* how often the kernel module was loaded */
+    uint32_t loaded;
+    uint32_t cuda_version;
+    char driver_version[80];
+    uint32_t gpu_count;
+    struct gpu gpus[GPUS];
+};
+
+/* Take the machine for a call that is about no GPU. After NVML_SUCCESS the caller must leave(). */
+nvmlReturn_t enter_driver(void);
+
+/* Take the machine for a call about this GPU, after meeting the GPU's faults; as enter_driver(). */
+nvmlReturn_t enter_gpu(const char *function, struct gpu *gpu);
+
+/* The GPU that the handle belongs to, entered; NULL and a code if the handle is of no such kind, or of what is gone. */
+struct gpu *enter(const char *function, const void *handle, unsigned kinds, nvmlReturn_t *code);
+
+/* Give the machine back and return the code. */
+nvmlReturn_t leave(nvmlReturn_t code);
+
+/* The GPU at that address in any of its spellings, or NULL. Call it with the machine taken or not: addresses never change. */
+struct gpu *gpu_at(const char *address);
+
+/* The machine's facts that are no GPU's. */
+const struct machine *facts(void);
+
+/* Copy a text into a caller's buffer of that size. */
+nvmlReturn_t give_text(char *buffer, unsigned size, const char *text);

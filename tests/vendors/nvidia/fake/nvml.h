@@ -1,0 +1,97 @@
+/* What NVML's clients see: its types and codes, as laid out by nvml.h of the CUDA toolkit. */
+#pragma once
+
+#include <stdint.h>
+
+#define API __attribute__((visibility("default")))
+
+typedef enum {
+    NVML_SUCCESS = 0,
+    NVML_ERROR_UNINITIALIZED = 1,
+    NVML_ERROR_INVALID_ARGUMENT = 2,
+    NVML_ERROR_NOT_SUPPORTED = 3,
+    NVML_ERROR_NOT_FOUND = 6,
+    NVML_ERROR_INSUFFICIENT_SIZE = 7,
+    NVML_ERROR_DRIVER_NOT_LOADED = 9,
+    NVML_ERROR_RESET_REQUIRED = 16,
+    NVML_ERROR_IN_USE = 19,
+    NVML_ERROR_INSUFFICIENT_RESOURCES = 23,
+    NVML_ERROR_ARGUMENT_VERSION_MISMATCH = 25,
+    NVML_ERROR_UNKNOWN = 999,
+} nvmlReturn_t;
+
+enum {
+    NVML_INIT_FLAG_NO_GPUS = 1,
+    NVML_FI_DEV_IS_RESETLESS_MIG_SUPPORTED = 184,
+    NVML_VALUE_TYPE_UNSIGNED_INT = 1,
+    NVML_GPU_INSTANCE_PROFILE_COUNT = 18,
+    NVML_COMPUTE_INSTANCE_PROFILE_COUNT = 9,
+    NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED = 0,
+};
+
+typedef void *nvmlDevice_t; /* a GPU, or a MIG device */
+typedef void *nvmlGpuInstance_t;
+typedef void *nvmlComputeInstance_t;
+
+typedef struct {
+    char busIdLegacy[16];
+    uint32_t domain, bus, device, pciDeviceId, pciSubSystemId;
+    char busId[32];
+} nvmlPciInfo_t;
+
+typedef struct {
+    unsigned long long total, free, used;
+} nvmlMemory_t;
+
+typedef struct {
+    uint32_t fieldId, scopeId;
+    int64_t timestamp, latencyUsec;
+    uint32_t valueType;
+    uint32_t nvmlReturn;
+    union {
+        double dVal;
+        uint32_t uiVal;
+        uint64_t ullVal;
+    } value;
+} nvmlFieldValue_t;
+
+typedef struct {
+    uint32_t start, size;
+} nvmlGpuInstancePlacement_t;
+
+typedef struct {
+    uint32_t version, id, isP2pSupported, sliceCount, instanceCount, multiprocessorCount;
+    uint32_t copyEngineCount, decoderCount, encoderCount, jpegCount, ofaCount;
+    unsigned long long memorySizeMB;
+    char name[96];
+} nvmlGpuInstanceProfileInfo_v2_t;
+
+typedef struct {
+    uint32_t version, id, sliceCount, instanceCount, multiprocessorCount;
+    uint32_t copyEngineCount, decoderCount, encoderCount, jpegCount, ofaCount;
+    unsigned long long memorySizeMB;
+    char name[96];
+    uint32_t capabilities;
+} nvmlGpuInstanceProfileInfo_v3_t;
+
+typedef struct {
+    nvmlDevice_t device;
+    uint32_t id, profileId;
+    nvmlGpuInstancePlacement_t placement;
+} nvmlGpuInstanceInfo_t;
+
+typedef struct {
+    uint32_t version, id, sliceCount, instanceCount, multiprocessorCount;
+    uint32_t sharedCopyEngineCount, sharedDecoderCount, sharedEncoderCount, sharedJpegCount;
+    uint32_t sharedOfaCount;
+    char name[96];
+} nvmlComputeInstanceProfileInfo_v2_t;
+
+typedef struct {
+    nvmlDevice_t device;
+    nvmlGpuInstance_t gpuInstance;
+    uint32_t id, profileId;
+    nvmlGpuInstancePlacement_t placement;
+} nvmlComputeInstanceInfo_t;
+
+#define VERSION_OF(type, number) ((uint32_t)(sizeof(type) | (number) << 24))
