@@ -114,6 +114,17 @@ def test_engines_run_out_before_slices_do(hardware: Hardware, model: str) -> Non
     nvml.create_gpu_instance(gpu, smallest(nvml, gpu)[0].id, other)
 
 
+def test_all_media_engines_leave_only_profiles_without(hardware: Hardware) -> None:
+    """Beside a 1g+me.all an RTX PRO 6000 takes no plain 1g, which has an engine of each kind, but a 1g-me."""
+    nvml = hardware(model="RTX-PRO-6000-96GB", mode="mig")
+    gpu = first(nvml)
+    plain, without, every = (nvml.gpu_profile(gpu, index).id for index in (0, 13, 15))
+    nvml.create_gpu_instance(gpu, every, Placement(0, 1))
+    make = partial(nvml.create_gpu_instance, gpu, plain, Placement(1, 1))
+    assert refusal(make) == Code.INSUFFICIENT_RESOURCES
+    nvml.create_gpu_instance(gpu, without, Placement(1, 1))
+
+
 @on_all_boards
 def test_what_is_in_use_stays(hardware: Hardware, model: str) -> None:
     """A GPU instance with a compute instance cannot go, nor the mode while there is any; then both can."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from ctypes import Structure, byref, c_char, c_uint, c_ulonglong, sizeof
 from pathlib import Path
 from typing import ClassVar
@@ -124,13 +124,18 @@ def test_a_reloaded_driver_is_found_again(fake_host: Hosts, on_host: OnHost) -> 
 def test_a_driver_that_was_reloaded_between_two_calls_is_found_by_the_next(
     fake_host: Hosts, on_host: OnHost
 ) -> None:
-    """Nobody saw it away: NVML says that it is not initialised any more, is initialised anew, and answers."""
+    """Nobody saw it away: NVML is initialised anew, once, answers, and takes no handle from before."""
     host = fake_host()
-    backend = NvidiaBackend(on_host(host))
+    nvml = on_host(host)
+    backend, handle = NvidiaBackend(nvml), first(nvml)
     before = backend.read(host.addresses[0])
     host.unload()
     host.load()
     assert backend.read(host.addresses[0]) == before
+    assert refusal(lambda: nvml.name(handle)) == Code.UNINITIALIZED
+    handle = first(nvml)
+    assert backend.read(host.addresses[0]) == before
+    assert nvml.name(handle)
 
 
 def test_a_mode_waits_for_the_reset(fake_host: Hosts, on_host: OnHost) -> None:
@@ -238,3 +243,31 @@ def test_profiles_are_given_in_each_version_of_their_structure(
     assert info.name == b"MIG 3g.40gb"
     info.version = sizeof(ThirdProfileInfo) | 9 << 24
     assert ask(gpu.value, 2, byref(info)) == pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH
+
+
+def test_a_call_waits_while_another_process_changes_the_machine(
+    fake_host: Hosts, on_host: OnHost
+) -> None:
+    """It answers when the other is done, and with what that one made of it."""
+    host = fake_host()
+    nvml = on_host(host)
+    gpu = first(nvml)
+    with ThreadPoolExecutor(1) as thread:
+        with host.changing() as machine:
+            asking = thread.submit(nvml.mig_mode, gpu)
+            assert wait([asking], timeout=0.2).not_done
+            machine.gpus[0].mode = machine.gpus[0].pending = MigMode.ENABLED
+        assert asking.result(timeout=30) == (MigMode.ENABLED, MigMode.ENABLED)
+
+
+def test_instances_are_numbered_by_size_and_place(fake_host: Hosts, on_host: OnHost) -> None:
+    """As drivers do it: the whole GPU is 0, which is a number like any other, its halves are 1 and 2, eighths 7 to 14."""
+    nvml = on_host(fake_host(mode="mig"))
+    gpu = first(nvml)
+    numbers = []
+    for index, place in [(4, (0, 8)), (2, (4, 4)), (1, (0, 2)), (0, (2, 1)), (0, (3, 1))]:
+        made = nvml.create_gpu_instance(gpu, nvml.gpu_profile(gpu, index).id, Placement(*place))
+        numbers.append(nvml.gpu_instance_info(made).id)
+        if index == 4:
+            nvml.destroy_gpu_instance(made)
+    assert numbers == [0, 2, 3, 9, 10]

@@ -86,7 +86,7 @@ class FakeHost:
 
     def unload(self) -> None:
         """Take the kernel module away, and all instances with it. MIG mode outlives it only where it needs a reset."""
-        with self._changing() as machine:
+        with self.changing() as machine:
             machine.loaded = False
             for gpu in machine.gpus:
                 gpu.instances = type(gpu.instances)()
@@ -94,23 +94,23 @@ class FakeHost:
 
     def load(self) -> None:
         """Load the kernel module again: who was initialised on the former one must be initialised anew."""
-        with self._changing() as machine:
+        with self.changing() as machine:
             machine.loaded = True
             machine.loads += 1
 
     @contextmanager
-    def _gpu(self, address: str) -> Iterator[layout.Gpu]:
-        with self._changing() as machine:
-            yield next(gpu for gpu in machine.gpus if gpu.address == address.encode())
-
-    @contextmanager
-    def _changing(self) -> Iterator[layout.Machine]:
+    def changing(self) -> Iterator[layout.Machine]:
         """The machine, and nobody else at it; what was changed is written back."""
         with self._file.open("r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             machine = layout.Machine.from_buffer_copy(file.read())
             yield machine
             os.pwrite(file.fileno(), bytes(machine), 0)
+
+    @contextmanager
+    def _gpu(self, address: str) -> Iterator[layout.Gpu]:
+        with self.changing() as machine:
+            yield next(gpu for gpu in machine.gpus if gpu.address == address.encode())
 
 
 def _machine(gpus: Sequence[SimulatedGpu]) -> layout.Machine:
