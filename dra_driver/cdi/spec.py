@@ -7,13 +7,13 @@ device"; so everything that a runtime, or a shell inside the container, could st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields
 
 from dra_driver.model.edits import ContainerEdits
-from dra_driver.model.errors import NameInvalid
 from dra_driver.model.names import CDI_KIND, DRIVER_NAME
 from dra_driver.ports import JsonObject
+from dra_driver.rules.container_edits import PRINTABLE, check_edits, demand
 
 NOTE_ANNOTATION = f"{DRIVER_NAME}/record"
 
@@ -21,10 +21,6 @@ _ANNOTATIONS_LIMIT_BYTES = (
     256 * 1024
 )  # as of an object's metadata; a spec with more is ignored whole
 _DEVICE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?")
-_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
-_PRINTABLE = re.compile(r"[ -~]*")
-_PERMISSIONS = re.compile(r"[rwm]{1,3}")
-_OPTION = re.compile(r"[a-z][a-z0-9=_-]*")
 
 
 def claim_spec(devices: Sequence[tuple[str, ContainerEdits]], note: str = "") -> JsonObject:
@@ -34,13 +30,13 @@ def claim_spec(devices: Sequence[tuple[str, ContainerEdits]], note: str = "") ->
     `note` becomes an annotation of the spec, which no runtime looks at and no container sees.
     """
     names = [name for name, _ in devices]
-    _check(
+    demand(
         "CDI devices", repr(names), len(names) == len(set(names)) > 0, "at least one, all different"
     )
     for name, edits in devices:
-        _check("CDI device", name, _DEVICE.fullmatch(name), "letters, digits and inner _ . : -")
-        _check_edits(edits)
-        _check("edits of", name, edits != ContainerEdits(), "not empty")
+        demand("CDI device", name, _DEVICE.fullmatch(name), "letters, digits and inner _ . : -")
+        check_edits(edits)
+        demand("edits of", name, edits != ContainerEdits(), "not empty")
     _check_note(note)
     common, own = _hoisted([edits for _, edits in devices])
     version = "0.6.0" if note else _lowest_version(devices)
@@ -65,26 +61,20 @@ def _lowest_version(devices: Sequence[tuple[str, ContainerEdits]]) -> str:
 
 def _hoisted(edits: Sequence[ContainerEdits]) -> tuple[ContainerEdits, list[ContainerEdits]]:
     """What all have in common, and what remains of each; nothing in common where it would leave one empty (CDI forbids that)."""
-    first, *others = edits
-    common = ContainerEdits(
-        env=tuple(pair for pair in first.env if all(pair in e.env for e in others)),
-        device_nodes=tuple(
-            n for n in first.device_nodes if all(n in e.device_nodes for e in others)
-        ),
-        mounts=tuple(m for m in first.mounts if all(m in e.mounts for e in others)),
-    )
-    own = [
-        replace(
-            e,
-            env=tuple(pair for pair in e.env if pair not in common.env),
-            device_nodes=tuple(n for n in e.device_nodes if n not in common.device_nodes),
-            mounts=tuple(m for m in e.mounts if m not in common.mounts),
-        )
-        for e in edits
-    ]
+    parts = [field.name for field in fields(ContainerEdits)]
+    shared = {part: set.intersection(*(set(getattr(e, part)) for e in edits)) for part in parts}
+
+    def sifted(one: ContainerEdits, *, common: bool) -> ContainerEdits:
+        kept = {
+            part: tuple(item for item in getattr(one, part) if (item in shared[part]) is common)
+            for part in parts
+        }
+        return ContainerEdits(**kept)
+
+    own = [sifted(one, common=False) for one in edits]
     if ContainerEdits() in own:
         return ContainerEdits(), list(edits)
-    return common, own
+    return sifted(edits[0], common=True), own
 
 
 def _edits(edits: ContainerEdits) -> JsonObject:
@@ -103,43 +93,19 @@ def _edits(edits: ContainerEdits) -> JsonObject:
             {"hostPath": m.host_path, "containerPath": m.container_path, "options": list(m.options)}
             for m in edits.mounts
         ]
+    if edits.hooks:
+        written["hooks"] = [
+            {"hookName": hook.name, "path": hook.path, "args": list(hook.args)}
+            | ({"env": [f"{name}={value}" for name, value in hook.env]} if hook.env else {})
+            for hook in edits.hooks
+        ]
     return written
 
 
 def _check_note(note: str) -> None:
-    _check("note", note[:80], _PRINTABLE.fullmatch(note), "printable ASCII")
+    demand("note", note[:80], PRINTABLE.fullmatch(note), "printable ASCII")
     size_bytes = len(NOTE_ANNOTATION) + len(note)
     fits = size_bytes <= _ANNOTATIONS_LIMIT_BYTES
-    _check(
+    demand(
         "note of bytes", str(size_bytes), fits, f"at most {_ANNOTATIONS_LIMIT_BYTES} with its name"
     )
-
-
-def _check_edits(edits: ContainerEdits) -> None:
-    for name, value in edits.env:
-        _check("environment variable", name, _VARIABLE.fullmatch(name), "A-Z, 0-9 and _")
-        _check(f"value of {name}", value, _PRINTABLE.fullmatch(value), "printable ASCII")
-    for node in edits.device_nodes:
-        _check_paths((node.path, node.host_path or node.path))
-        allowed = _PERMISSIONS.fullmatch(node.permissions)
-        _check(f"permissions of {node.path}", node.permissions, allowed, "some of r, w and m")
-    for mount in edits.mounts:
-        _check_paths((mount.host_path, mount.container_path))
-        for option in mount.options:
-            allowed = _OPTION.fullmatch(option)
-            _check(
-                f"mount option of {mount.container_path}", option, allowed, "like ro or mode=0755"
-            )
-
-
-def _check_paths(paths: Iterable[str]) -> None:
-    for path in paths:
-        plain = path.startswith("/") and "/../" not in f"{path}/"
-        _check(
-            "path", path, plain and _PRINTABLE.fullmatch(path), "absolute, printable, without .."
-        )
-
-
-def _check(what: str, value: str, holds: object, rule: str) -> None:
-    if not holds:
-        raise NameInvalid(f"{what} {value!r} cannot be written into a CDI spec: it must be {rule}")

@@ -14,7 +14,7 @@ from dra_driver.model.device import (
     Placement,
     SetMode,
 )
-from dra_driver.model.edits import ContainerEdits, DeviceNode, Mount
+from dra_driver.model.edits import ContainerEdits, DeviceNode, Hook, Mount
 from dra_driver.model.record import Grant, Preparation, PreparedDevice, Step
 from dra_driver.ports import JsonObject
 
@@ -173,7 +173,7 @@ def _decode_change(data: JsonObject) -> SetMode | CreateStage:
 
 
 def _encode_edits(edits: ContainerEdits) -> JsonObject:
-    return {
+    written: JsonObject = {
         "env": [list(pair) for pair in edits.env],
         "deviceNodes": [
             {"path": node.path, "hostPath": node.host_path, "permissions": node.permissions}
@@ -188,6 +188,17 @@ def _encode_edits(edits: ContainerEdits) -> JsonObject:
             for mount in edits.mounts
         ],
     }
+    if edits.hooks:
+        written["hooks"] = [
+            {
+                "name": hook.name,
+                "path": hook.path,
+                "args": list(hook.args),
+                "env": [list(pair) for pair in hook.env],
+            }
+            for hook in edits.hooks
+        ]
+    return written
 
 
 def _decode_edits(data: JsonObject) -> ContainerEdits:
@@ -208,6 +219,15 @@ def _decode_edits(data: JsonObject) -> ContainerEdits:
                 options=texts(mount, "options"),
             )
             for mount in data["mounts"]
+        ),
+        hooks=tuple(
+            Hook(
+                name=text(hook, "name"),
+                path=text(hook, "path"),
+                args=texts(hook, "args"),
+                env=tuple(_decode_variable(pair) for pair in hook["env"]),
+            )
+            for hook in data.get("hooks", ())
         ),
     )
 

@@ -24,9 +24,23 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """A program of the host that the runtime runs while it makes the container; `args` begin with the program's own name."""
+
+    path: str
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    name: str = "createContainer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerEdits:
-    """Environment, device nodes and mounts. Names and paths come from our own tables, never from a user's text."""
+    """Environment, device nodes, mounts and hooks.
+
+    Names and paths come from our own tables and from the vendor's programs on the host, never from a user's text.
+    """
 
     env: tuple[tuple[str, str], ...] = ()
     device_nodes: tuple[DeviceNode, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    hooks: tuple[Hook, ...] = ()

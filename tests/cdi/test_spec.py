@@ -5,12 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dra_driver.cdi.spec import claim_spec
-from dra_driver.model.edits import ContainerEdits, DeviceNode, Mount
+from dra_driver.model.edits import ContainerEdits, DeviceNode, Hook, Mount
 from dra_driver.model.errors import NameInvalid
 from dra_driver.ports import JsonObject
 
 LIBRARY = Mount(host_path="/usr/lib/libcuda.so.1", container_path="/usr/lib/libcuda.so.1")
 CONTROL = DeviceNode(path="/dev/nvidiactl")
+LINKS = Hook(
+    path="/usr/bin/nvidia-cdi-hook",
+    args=("nvidia-cdi-hook", "create-symlinks", "--link", "libcuda.so.1::/usr/lib/libcuda.so"),
+    env=(("NVIDIA_CTK_DEBUG", "false"),),
+)
+CACHE = Hook(path="/usr/bin/nvidia-cdi-hook", args=("nvidia-cdi-hook", "update-ldcache"))
 FIRST = ContainerEdits(
     env=(("NVIDIA_VISIBLE_DEVICES", "void"), ("DRA_DEVICE_A", "GPU-1")),
     device_nodes=(CONTROL, DeviceNode(path="/dev/nvidia0")),
@@ -31,6 +37,7 @@ def given_to_container(spec: JsonObject, names: set[str]) -> dict[str, set[str]]
         "env": {text for edits in applied for text in edits.get("env", [])},
         "deviceNodes": {n["path"] for edits in applied for n in edits.get("deviceNodes", [])},
         "mounts": {m["containerPath"] for edits in applied for m in edits.get("mounts", [])},
+        "hooks": {" ".join(h["args"]) for edits in applied for h in edits.get("hooks", [])},
     }
 
 
@@ -40,6 +47,7 @@ def expected(*devices: ContainerEdits) -> dict[str, set[str]]:
         "env": {f"{name}={value}" for edits in devices for name, value in edits.env},
         "deviceNodes": {node.path for edits in devices for node in edits.device_nodes},
         "mounts": {mount.container_path for edits in devices for mount in edits.mounts},
+        "hooks": {" ".join(hook.args) for edits in devices for hook in edits.hooks},
     }
 
 
@@ -78,6 +86,37 @@ def test_version_follows_what_is_used() -> None:
     assert claim_spec([("a", moved)])["cdiVersion"] == "0.5.0"
     node = claim_spec([("a", moved)])["devices"][0]["containerEdits"]["deviceNodes"][0]
     assert node == {"path": "/dev/a", "hostPath": "/dev/b", "permissions": "rw"}
+
+
+def test_hooks_stand_in_the_order_given() -> None:
+    """They are part of CDI from the first version on; arguments and environment as the runtime passes them."""
+    spec = claim_spec([("a", replace(FIRST, hooks=(LINKS, CACHE)))])
+    assert spec["cdiVersion"] == "0.3.0"
+    assert spec["devices"][0]["containerEdits"]["hooks"] == [
+        {
+            "hookName": "createContainer",
+            "path": "/usr/bin/nvidia-cdi-hook",
+            "args": [
+                *("nvidia-cdi-hook", "create-symlinks"),
+                *("--link", "libcuda.so.1::/usr/lib/libcuda.so"),
+            ],
+            "env": ["NVIDIA_CTK_DEBUG=false"],
+        },
+        {
+            "hookName": "createContainer",
+            "path": "/usr/bin/nvidia-cdi-hook",
+            "args": ["nvidia-cdi-hook", "update-ldcache"],
+        },
+    ]
+
+
+def test_hooks_that_all_devices_need_run_once() -> None:
+    """A runtime applies a spec's own edits once for a container, however many of its devices the container gets."""
+    spec = claim_spec(
+        [("a", replace(FIRST, hooks=(LINKS,))), ("b", replace(SECOND, hooks=(LINKS,)))]
+    )
+    assert len(spec["containerEdits"]["hooks"]) == 1
+    assert all("hooks" not in device["containerEdits"] for device in spec["devices"])
 
 
 def test_a_note_is_an_annotation_of_the_spec() -> None:
@@ -128,6 +167,7 @@ EDITS = st.builds(
         st.builds(DeviceNode, path=NAMES.map(lambda name: f"/dev/{name}")), max_size=2
     ).map(tuple),
     mounts=st.lists(st.just(LIBRARY), max_size=1).map(tuple),
+    hooks=st.lists(st.sampled_from([LINKS, CACHE]), unique=True).map(tuple),
 ).filter(lambda edits: edits != ContainerEdits())
 
 
@@ -162,6 +202,10 @@ def test_a_container_gets_its_own_devices_and_no_others(
         (ContainerEdits(mounts=(replace(LIBRARY, host_path="/a/../../etc"),)), "without .."),
         (ContainerEdits(mounts=(replace(LIBRARY, container_path="/a\n"),)), "printable"),
         (ContainerEdits(mounts=(replace(LIBRARY, options=("ro,rw",)),)), "mount option"),
+        (ContainerEdits(hooks=(replace(LINKS, name="poststar"),)), "hook 'poststar'"),
+        (ContainerEdits(hooks=(replace(LINKS, path="nvidia-cdi-hook"),)), "path 'nvidia-cdi-hook'"),
+        (ContainerEdits(hooks=(replace(LINKS, args=("a\n",)),)), "argument of hook"),
+        (ContainerEdits(hooks=(replace(LINKS, env=(("a", "1"),)),)), "environment variable 'a'"),
     ],
 )
 def test_what_a_runtime_or_a_shell_could_stumble_over_is_refused(
