@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dra_driver.config.machine import Machine, load_machine
 from dra_driver.config.settings import PluginSettings
 from dra_driver.model.device import Vendor
@@ -16,17 +14,21 @@ from dra_driver.vendors.amd.simulated import build_tree
 from dra_driver.vendors.amd.simulated_faults import SimulatedSysfs
 from dra_driver.vendors.null_devices import NullDevices
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.driver_edits import DriverEdits
+from dra_driver.vendors.nvidia.driver_root import DriverRoot
+from dra_driver.vendors.nvidia.driver_search import DriverSearch
+from dra_driver.vendors.nvidia.host import DriverHost
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 
 
-def open_backends(settings: PluginSettings) -> dict[str, Backend]:
-    """Backends by the name of the pool that each fills.
+def open_backends(settings: PluginSettings, *, only_looks: bool = False) -> dict[str, Backend]:
+    """Backends by the name of the pool that each fills; who `only_looks` at GPUs runs no program and writes no file for containers.
 
     MachineError for an impossible simulated machine, StartError where its state cannot be kept.
     """
     if settings.machine is None:
-        backends = _real(settings.host_root)
+        backends = _real(settings, only_looks=only_looks)
     else:
         machine = load_machine(settings.machine)
         try:
@@ -52,10 +54,19 @@ def _simulated(machine: Machine, settings: PluginSettings) -> list[Backend]:
     return [NullDevices(backend, settings.simulation_dir) for backend in backends]
 
 
-def _real(root: Path) -> list[Backend]:
+def _real(settings: PluginSettings, *, only_looks: bool) -> list[Backend]:
+    root = settings.host_root
     backends: list[Backend] = []
     if (root / "proc/driver/nvidia").exists():
-        backends.append(NvidiaBackend(PynvmlNvml(host_root=root)))
+        host = None if only_looks else _nvidia_host(settings)
+        backends.append(NvidiaBackend(PynvmlNvml(host_root=root), host))
     if (root / "sys/module/amdgpu").exists():
         backends.append(AmdBackend(Sysfs(root / "sys")))
     return backends
+
+
+def _nvidia_host(settings: PluginSettings) -> DriverHost:
+    root = DriverRoot(path=settings.nvidia_driver_root, host_root=settings.host_root)
+    file = settings.data_dir / "nvidia-driver.json"
+    search = DriverSearch(root, kept_in=file, toolkit=settings.nvidia_ctk_path)
+    return DriverHost(root, DriverEdits(search))

@@ -24,7 +24,7 @@ def look_at_hardware(settings: PluginSettings) -> Mapping[str, Inventory]:
     """What every vendor's backend finds now, by pool name. VendorError where a driver does not answer at all."""
     inventories = {}
     with _untouched(settings) as apart:
-        for pool, backend in open_backends(apart).items():
+        for pool, backend in open_backends(apart, only_looks=True).items():
             try:
                 inventories[pool] = discover(backend)
             finally:

@@ -92,6 +92,14 @@ class PluginSettings(BaseModel):
         Path("/"),
         description="Where the plugin sees the host's root, to read its /proc and /sys and to load its driver's libraries.",
     )
+    nvidia_driver_root: AbsolutePath = Field(
+        Path("/"),
+        description="Where the NVIDIA driver's files lie on the host: `/run/nvidia/driver` for the GPU operator's driver container.",
+    )
+    nvidia_ctk_path: AbsolutePath | None = Field(
+        None,
+        description="NVIDIA's `nvidia-ctk` on the host. Without it: where its packages and the GPU operator put it.",
+    )
     machine: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="Simulate this machine: one that we ship, by name, or a .yaml file. Without it: the real hardware.",

@@ -16,6 +16,7 @@ from dra_driver.model.errors import VendorError
 from dra_driver.model.names import device_variable
 from dra_driver.vendors.nvidia.changes import create_stage, destroy_stage, set_mode
 from dra_driver.vendors.nvidia.discovery import explained, read_gpu
+from dra_driver.vendors.nvidia.host import DriverHost
 from dra_driver.vendors.nvidia.mig_names import Identity
 from dra_driver.vendors.nvidia.nvml import Handle, Nvml
 from dra_driver.vendors.pci import Numbering
@@ -24,12 +25,13 @@ _COMMON_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 
 
 class NvidiaBackend:
-    """Implements `ports.Backend` on NVML."""
+    """Implements `ports.Backend` on NVML. Without a `host`, as in simulation, containers get nodes and variables alone."""
 
     vendor = Vendor.NVIDIA
 
-    def __init__(self, nvml: Nvml) -> None:
+    def __init__(self, nvml: Nvml, host: DriverHost | None = None) -> None:
         self._nvml = nvml
+        self._host = host
         self._numbering = Numbering()
 
     def addresses(self) -> tuple[str, ...]:
@@ -50,6 +52,8 @@ class NvidiaBackend:
             )
         with explained(f"GPU {pci_address}: reading it"):
             handle = self._nvml.gpu_by_address(pci_address)
+            if self._host is not None:
+                self._host.expect(self._nvml.driver_version())
             return read_gpu(
                 self._nvml, handle, pci_address, index=self._numbering.index(pci_address, present)
             )
@@ -75,7 +79,7 @@ class NvidiaBackend:
             return uuid, self._mig_uuid(handle, identity, target)
 
     def edits(self, target: Target) -> ContainerEdits:
-        """Device nodes, and a variable `DRA_DEVICE_...` with the device's UUID, named so that no two devices collide.
+        """The device's nodes, the driver's files, and a variable `DRA_DEVICE_...` with the device's UUID, named so that no two collide.
 
         `NVIDIA_VISIBLE_DEVICES=void` keeps NVIDIA's own container runtime from adding devices of its choice.
         """
@@ -91,10 +95,12 @@ class NvidiaBackend:
                 variable = device_variable(target.gpu, f"-mig-{start}")
                 uuid = self._mig_uuid(handle, identity, target)
                 nodes += self._capability_nodes(handle, identity)
-        return ContainerEdits(
+            version = self._nvml.driver_version() if self._host is not None else ""
+        own = ContainerEdits(
             env=(("NVIDIA_VISIBLE_DEVICES", "void"), (variable, uuid)),
             device_nodes=tuple(DeviceNode(path=path) for path in nodes),
         )
+        return self._host.complete(own, target, version) if self._host is not None else own
 
     def close(self) -> None:
         """Give NVML back."""

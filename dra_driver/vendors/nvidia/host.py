@@ -1,0 +1,68 @@
+"""The host around an NVIDIA GPU: which device nodes there are, and which files of the driver belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from dra_driver.model.device import Target
+from dra_driver.model.edits import ContainerEdits, DeviceNode
+from dra_driver.model.errors import VendorError
+from dra_driver.vendors.nvidia.driver_edits import DriverEdits
+from dra_driver.vendors.nvidia.driver_root import DriverRoot
+
+_OPTIONAL = ("/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
+"""Of kernel modules that a node may do without."""
+
+
+class DriverHost:
+    """Completes a device's own edits by what lies on this host."""
+
+    def __init__(self, root: DriverRoot, driver: DriverEdits) -> None:
+        self._root = root
+        self._driver = driver
+        self._pci_devices = root.seen("/sys/bus/pci/devices")
+
+    def expect(self, driver_version: str) -> None:
+        """That driver is loaded: have its files ready before a claim asks for them."""
+        self._driver.expect(driver_version)
+
+    def complete(self, own: ContainerEdits, target: Target, driver_version: str) -> ContainerEdits:
+        """What a container gets, of the target and of the driver; VendorError where a device node is missing. Asks no GPU."""
+        driver = self._driver.of(driver_version)
+        paths = [node.path for node in own.device_nodes]
+        if target.instance is None:
+            paths += self._rendering(target.gpu)
+        return ContainerEdits(
+            env=tuple((dict(driver.env) | dict(own.env)).items()),
+            device_nodes=tuple(self._nodes(dict.fromkeys([*paths, *_OPTIONAL]))),
+            mounts=driver.mounts + own.mounts,
+            hooks=driver.hooks + own.hooks,
+        )
+
+    def _rendering(self, pci_address: str) -> list[str]:
+        """The GPU's own nodes in /dev/dri, where the kernel numbers all GPUs of all vendors; none without nvidia-drm."""
+        folder = self._pci_devices / pci_address / "drm"
+        try:
+            names = sorted(entry.name for entry in folder.iterdir())
+        except FileNotFoundError:
+            return []
+        paths = (f"/dev/dri/{name}" for name in names if name.startswith(("card", "renderD")))
+        return [path for path in paths if self._place(path) is not None]
+
+    def _nodes(self, paths: Iterable[str]) -> Iterator[DeviceNode]:
+        for path in paths:
+            place = self._place(path)
+            if place is not None:
+                yield DeviceNode(path=path, host_path=None if place == path else place)
+            elif path not in _OPTIONAL:
+                raise VendorError(
+                    f"device node {path} is not on this node; run `nvidia-modprobe -u -c 0 -m` on it, or restart nvidia-persistenced",
+                    retryable=True,
+                )
+
+    def _place(self, path: str) -> str | None:
+        """The node's path on the host: in its /dev, else in that of the driver's container; None where it is in neither."""
+        for place in dict.fromkeys((path, self._root.on_host(path))):
+            if self._root.seen(place).exists():
+                return place
+        return None

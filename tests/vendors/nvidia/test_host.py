@@ -1,0 +1,150 @@
+"""What a container gets on a host with a driver: through the backend, down to a CDI file's content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dra_driver.cdi.spec import claim_spec
+from dra_driver.model.device import Target
+from dra_driver.model.errors import VendorError
+from dra_driver.vendors.discovery import discover
+from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.driver_edits import DriverEdits
+from dra_driver.vendors.nvidia.driver_root import DriverRoot
+from dra_driver.vendors.nvidia.driver_search import DriverSearch
+from dra_driver.vendors.nvidia.host import DriverHost
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from tests.vendors.nvidia.driver_tree import (
+    DRIVER,
+    FakeToolkit,
+    build_driver,
+    build_nodes,
+    toolkit_spec,
+)
+
+Simulate = Callable[..., SimulatedNvml]
+
+GPU = "0000:1b:00.0"
+COMMON = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
+
+
+class Host:
+    """A host's root in a folder; `backend` is the plugin's on it."""
+
+    def __init__(self, folder: Path, driver_root: str = "/") -> None:
+        self.here = folder / "host"
+        self.root = DriverRoot(path=Path(driver_root), host_root=self.here)
+        build_driver(self.root.here)
+        self._kept_in = folder / "kept.json"
+
+    def backend(self, nvml: SimulatedNvml, toolkit: Path | None = None) -> NvidiaBackend:
+        """As the process builds it; a `toolkit` runs on this machine's root, and sees the driver where it is here."""
+        root = DriverRoot(path=self.here) if toolkit else self.root
+        driver = DriverEdits(DriverSearch(root, kept_in=self._kept_in, toolkit=toolkit))
+        return NvidiaBackend(nvml, DriverHost(self.root, driver))
+
+    def rendering(self, address: str, *names: str) -> None:
+        """What the kernel says of the GPU's nodes for rendering, and the nodes."""
+        for name in names:
+            (self.here / "sys/bus/pci/devices" / address / "drm" / name).mkdir(parents=True)
+            build_nodes(self.here, f"/dev/dri/{name}")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """One with the driver's common nodes."""
+    host = Host(tmp_path)
+    build_nodes(host.here, *COMMON)
+    return host
+
+
+def nodes(backend: NvidiaBackend, target: Target) -> list[tuple[str, str | None]]:
+    """Path and host path of the container's device nodes."""
+    return [(node.path, node.host_path) for node in backend.edits(target).device_nodes]
+
+
+def test_a_whole_gpu_has_its_own_nodes_and_the_common_ones(host: Host, simulate: Simulate) -> None:
+    """By minor number and by PCI address, nothing of its neighbour; each where it is on the host."""
+    build_nodes(host.here, "/dev/nvidia0", "/dev/nvidia1")
+    host.rendering(GPU, "card0", "renderD128")
+    host.rendering("0000:43:00.0", "card1", "renderD129", "controlD65")
+    found = nodes(host.backend(simulate(count=2)), Target(gpu="0000:43:00.0"))
+    own = ("/dev/nvidia1", "/dev/dri/card1", "/dev/dri/renderD129")
+    assert {path for path, _ in found} == {*COMMON, *own}
+    assert len(found) == len(COMMON) + len(own)
+    assert {host_path for _, host_path in found} == {None}
+
+
+def test_a_partition_has_its_rights_and_no_display(host: Host, simulate: Simulate) -> None:
+    """The parent's node and the two capability nodes; nodes for rendering belong to the whole GPU."""
+    caps = ("/dev/nvidia-caps/nvidia-cap12", "/dev/nvidia-caps/nvidia-cap13")
+    build_nodes(host.here, "/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap14", *caps)
+    host.rendering(GPU, "card0", "renderD128")
+    nvml = simulate(instances=[{"profile": "1g.10gb", "start": 6}])
+    found = nodes(host.backend(nvml), Target(gpu=GPU, instance="gi-1/ci-0"))
+    assert {path for path, _ in found} == {*COMMON, "/dev/nvidia0", *caps}
+
+
+def test_what_the_host_lacks_is_left_out_or_refused(host: Host, simulate: Simulate) -> None:
+    """A module that is not loaded is done without; without the GPU's own node the container would have nothing."""
+    backend, target = host.backend(simulate()), Target(gpu=GPU)
+    with pytest.raises(VendorError, match="/dev/nvidia0 is not on this node; run") as refused:
+        backend.edits(target)
+    assert refused.value.retryable
+    build_nodes(host.here, "/dev/nvidia0")
+    (host.here / "dev/nvidia-modeset").unlink()
+    (host.here / "dev/nvidia-uvm").unlink()
+    paths = [path for path, _ in nodes(backend, target)]
+    assert paths == ["/dev/nvidiactl", "/dev/nvidia-uvm-tools", "/dev/nvidia0"]
+
+
+def test_nodes_of_a_driver_container(tmp_path: Path, simulate: Simulate) -> None:
+    """Those that only its /dev has come from there; the container sees them where they belong."""
+    host = Host(tmp_path, "/run/nvidia/driver")
+    build_nodes(host.root.here, "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia-uvm")
+    build_nodes(host.here, "/dev/nvidia-uvm")
+    assert nodes(host.backend(simulate()), Target(gpu=GPU)) == [
+        ("/dev/nvidiactl", "/run/nvidia/driver/dev/nvidiactl"),
+        ("/dev/nvidia-uvm", None),
+        ("/dev/nvidia0", "/run/nvidia/driver/dev/nvidia0"),
+    ]
+
+
+def test_the_drivers_files_come_with_every_device(
+    host: Host, simulate: Simulate, tmp_path: Path
+) -> None:
+    """From nvidia-ctk; no variable twice, and the whole is a CDI spec that runtimes take."""
+    build_nodes(host.here, "/dev/nvidia0", "/dev/nvidia1")
+    toolkit = FakeToolkit(tmp_path / "bin/nvidia-ctk")
+    toolkit.prints(json.dumps(toolkit_spec(str(host.here))))
+    backend = host.backend(simulate(count=2), toolkit.path)
+    gpus = discover(backend).gpus
+    edits = [backend.edits(Target(gpu=gpu.pci_address)) for gpu in gpus]
+    spec = claim_spec([("a", edits[0]), ("b", edits[1])], note="{}")
+    assert spec["containerEdits"]["env"] == [
+        "NVIDIA_CTK_LIBCUDA_DIR=/usr/lib/x86_64-linux-gnu",
+        "NVIDIA_VISIBLE_DEVICES=void",
+    ]
+    assert len(spec["containerEdits"]["hooks"]) == 4
+    assert len(spec["containerEdits"]["mounts"]) == 2
+    own = [device["containerEdits"] for device in spec["devices"]]
+    assert [set(one) for one in own] == [{"env", "deviceNodes"}] * 2
+    assert len(toolkit.calls) == 1
+
+
+def test_without_nvidia_ctk_the_libraries_come_too(host: Host, simulate: Simulate) -> None:
+    """By our own search; a reloaded driver's claim gets the reloaded driver's files."""
+    build_nodes(host.here, "/dev/nvidia0")
+    nvml = simulate()
+    backend = host.backend(nvml)
+    assert nvml.driver_version() == DRIVER
+    mounts = backend.edits(Target(gpu=GPU)).mounts
+    assert f"/usr/local/nvidia/lib64/libcuda.so.{DRIVER}" in {m.container_path for m in mounts}
+    build_driver(host.here, "590.48.01")
+    (host.here.parent / "gpus/faults.json").write_text('{"driver": {"version": "590.48.01"}}')
+    mounts = backend.edits(Target(gpu=GPU)).mounts
+    assert "/usr/local/nvidia/lib64/libcuda.so.590.48.01" in {m.container_path for m in mounts}
