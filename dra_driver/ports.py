@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
-from dra_driver.model.edits import ContainerEdits
+from dra_driver.model.edits import ContainerEdits, SharedEdits
 from dra_driver.model.kinds import Kind
 from dra_driver.model.record import ClaimRecord, Preparation
 
@@ -44,6 +44,9 @@ class Backend(Protocol):
 
     def edits(self, target: Target) -> ContainerEdits:
         """What a container needs to use the target; VendorError if the target is not there (any more)."""
+
+    def shared(self) -> SharedEdits | None:
+        """What it needs beside that, whatever the target; None where that is nothing, VendorError while it is not known yet."""
 
     def close(self) -> None:
         """Give the library back."""
@@ -135,6 +138,15 @@ class CdiStore(Protocol):
 
     def claims(self) -> frozenset[str]:
         """UIDs of all claims that have a file."""
+
+    def share(self, shared: SharedEdits) -> None:
+        """These edits have a file of their own, which runtimes see when this returns; quick where it is there already."""
+
+    def shares(self, cdi_id: str) -> bool:
+        """Whether there is a file for the edits with that CDI id."""
+
+    def sweep(self, used: Collection[str]) -> None:
+        """Remove the files of shared edits whose CDI ids are not among the used ones, and that nobody shared lately."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import structlog
 from dra_driver.model.device import CreateStage
 from dra_driver.model.edits import ContainerEdits
 from dra_driver.model.errors import ClaimError, DraError
-from dra_driver.model.names import cdi_device_id, cdi_device_name
+from dra_driver.model.names import cdi_device_id, cdi_device_name, shared_cdi_id
 from dra_driver.model.record import ClaimRecord, Grant, Preparation, PreparedDevice, Step
 from dra_driver.ports import CdiStore, ClaimStore
 from kubelet_plugin.footprint import bind_parent, plan_release, target_of
@@ -64,6 +64,12 @@ class Executor:
                     f"device {device.device} of claim {record.claim} is {', '.join(now.hardware)} and was "
                     f"{', '.join(device.hardware)} when it was prepared: somebody changed it; delete the pod"
                 )
+            for lost in device.cdi_ids[1:]:
+                if not self._cdi.shares(lost):
+                    raise ClaimError(
+                        f"device {device.device} of claim {record.claim} was prepared with the driver's files as {lost}, "
+                        "and its CDI file is gone, as that driver is: delete the pod"
+                    )
         self.restore_file(record)
         return preparation
 
@@ -187,13 +193,17 @@ class Executor:
     ) -> tuple[PreparedDevice, ContainerEdits]:
         records = (record, *self._state.records.values())
         target = target_of(grant, records, self._state.inventories)
-        hardware, edits = await self._calls.describe(grant.pool, target)
+        found = await self._calls.describe(grant.pool, target)
+        ids = [cdi_device_id(record.claim.uid, grant.device, grant.share_id)]
+        if found.shared is not None:
+            self._cdi.share(found.shared)
+            ids.append(shared_cdi_id(found.shared.name))
         device = PreparedDevice(
             requests=grant.requests,
             pool=grant.pool,
             device=grant.device,
-            cdi_ids=(cdi_device_id(record.claim.uid, grant.device, grant.share_id),),
+            cdi_ids=tuple(ids),
             share_id=grant.share_id,
-            hardware=hardware,
+            hardware=found.hardware,
         )
-        return device, edits
+        return device, found.edits

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import structlog
 
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
-from dra_driver.model.edits import ContainerEdits
+from dra_driver.model.edits import ContainerEdits, SharedEdits
 from dra_driver.model.errors import DraError, VendorError
 from dra_driver.ports import Backend
 from kubelet_plugin.locks import NodeLocks, gpu_lock
@@ -19,6 +20,15 @@ from kubelet_plugin.workers import Workers
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """Which hardware a target is (UUIDs), and what a container needs to use it; `shared` is the same for its whole pool."""
+
+    hardware: tuple[str, ...]
+    edits: ContainerEdits
+    shared: SharedEdits | None
 
 
 class GpuCalls:
@@ -58,11 +68,16 @@ class GpuCalls:
         keep = partial(self._locks.keep_until, gpu_lock(change.gpu))
         return await self._call(change.gpu, lambda: backend.partition(change), keep)
 
-    async def describe(self, pool: str, target: Target) -> tuple[tuple[str, ...], ContainerEdits]:
-        """Which hardware the target is now (UUIDs), and what a container needs to use it."""
+    async def describe(self, pool: str, target: Target) -> Description:
+        """The target as it is now."""
         backend = self._backend(pool)
         return await self._call(
-            target.gpu, lambda: (backend.identify(target), backend.edits(target))
+            target.gpu,
+            lambda: Description(
+                hardware=backend.identify(target),
+                edits=backend.edits(target),
+                shared=backend.shared(),
+            ),
         )
 
     async def ping(self, pool: str, address: str) -> None:

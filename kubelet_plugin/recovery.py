@@ -52,6 +52,9 @@ class Recovery:
                 self._state.reserve(known)
             log.error("a record is damaged", claim_uid=damage.claim_uid, why=damage.message)
         self._turns.accept_damage(frozenset(self._damages))
+        if not damages:  # else nobody knows what they use
+            prepared = [one.preparation for one in records.values() if one.preparation is not None]
+            self._cdi.sweep({i for one in prepared for d in one.devices for i in d.cdi_ids})
 
     async def run(self) -> None:
         """Bring every claim into a whole state, one after the other; one claim's trouble is its own."""

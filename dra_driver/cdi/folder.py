@@ -1,4 +1,4 @@
-"""The folder that container runtimes watch for CDI specs: one file per claim.
+"""The folder that container runtimes watch for CDI specs: one file per claim, and one for each set of edits that they share.
 
 A file is written under a hidden name in the same folder and renamed over. Anything else stays unseen: runtimes react to a
 rename within the folder, and to no rename from elsewhere. Nothing is synced: a replay writes the file again.
@@ -7,18 +7,30 @@ rename within the folder, and to no rename from elsewhere. Nothing is synced: a 
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dra_driver.cdi.spec import NOTE_ANNOTATION, claim_spec
-from dra_driver.model.edits import ContainerEdits
+from dra_driver.cdi.spec import NOTE_ANNOTATION, claim_spec, shared_spec
+from dra_driver.model.edits import ContainerEdits, SharedEdits
 from dra_driver.model.errors import StorageError
-from dra_driver.model.names import CDI_KIND, CLAIM_UID, checked_claim_uid
+from dra_driver.model.names import (
+    CDI_KIND,
+    CLAIM_UID,
+    DRIVER_NAME,
+    SHARED_CDI_KIND,
+    checked_claim_uid,
+    shared_cdi_id,
+)
+from dra_driver.ports import JsonObject
 
 _PREFIX = f"{CDI_KIND.replace('/', '-')}_"
+_SHARED_PREFIX = f"{SHARED_CDI_KIND.replace('/', '-')}_"
+_LATELY_S = 3600.0
 _FILE = re.compile(rf"{re.escape(_PREFIX)}(?P<uid>{CLAIM_UID.pattern})\.json")
 
 
@@ -29,7 +41,7 @@ class CdiFolder:
         """Removes what a killed write left behind; a folder that cannot be cleaned now is no reason not to start."""
         self._folder = folder
         with suppress(OSError):
-            for draft in folder.glob(f".{_PREFIX}*.draft"):
+            for draft in folder.glob(f".{DRIVER_NAME}-*.draft"):
                 draft.unlink(missing_ok=True)
 
     def write(
@@ -37,15 +49,7 @@ class CdiFolder:
     ) -> None:
         """Runtimes see exactly these devices when this returns; NameInvalid for what a runtime would refuse."""
         path, draft = self._path(uid), self._draft(uid)
-        content = json.dumps(claim_spec(devices, note), separators=(",", ":")).encode("ascii")
-        with _naming(path, "write"):
-            try:
-                _put(draft, path, content)
-            except (
-                FileNotFoundError
-            ):  # no folder yet, or a process that starts took the draft for a dead one's
-                self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-                _put(draft, path, content)
+        self._write(draft, path, claim_spec(devices, note))
 
     def holds(
         self, uid: str, devices: Sequence[tuple[str, ContainerEdits]], note: str = ""
@@ -76,6 +80,42 @@ class CdiFolder:
         matches = (_FILE.fullmatch(name) for name in names)
         return frozenset(match["uid"] for match in matches if match)
 
+    def share(self, shared: SharedEdits) -> None:
+        """Runtimes see these edits when this returns; a file that is there says the same, as its name comes from its content."""
+        path = self._shared_path(shared.name)
+        with _naming(path, "touch"):
+            try:
+                os.utime(
+                    path
+                )  # else `sweep` of a process that starts now may take it for an old one
+            except FileNotFoundError:
+                draft = path.with_name(f".{path.name}.draft")
+                self._write(draft, path, shared_spec(shared))
+
+    def shares(self, cdi_id: str) -> bool:
+        """Whether there is a file for the edits with that CDI id."""
+        return self._shared_path(cdi_id.removeprefix(shared_cdi_id(""))).exists()
+
+    def sweep(self, used: Collection[str]) -> None:
+        """Remove the files of shared edits that nobody uses and nobody shared in the last hour, as far as they can be removed."""
+        lately_s = time.time() - _LATELY_S
+        with suppress(OSError):
+            for path in self._folder.glob(f"{_SHARED_PREFIX}*.json"):
+                name = path.name.removeprefix(_SHARED_PREFIX).removesuffix(".json")
+                if shared_cdi_id(name) not in used and path.stat().st_mtime < lately_s:
+                    path.unlink(missing_ok=True)
+
+    def _write(self, draft: Path, path: Path, spec: JsonObject) -> None:
+        content = json.dumps(spec, separators=(",", ":")).encode("ascii")
+        with _naming(path, "write"):
+            try:
+                _put(draft, path, content)
+            except (
+                FileNotFoundError
+            ):  # no folder yet, or a process that starts took the draft for a dead one's
+                self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+                _put(draft, path, content)
+
     def _content(self, uid: str) -> Any:
         """The JSON in the claim's file, None where there is none."""
         path = self._path(uid)
@@ -87,6 +127,9 @@ class CdiFolder:
 
     def _path(self, uid: str) -> Path:
         return self._folder / f"{_PREFIX}{checked_claim_uid(uid)}.json"
+
+    def _shared_path(self, name: str) -> Path:
+        return self._folder / f"{_SHARED_PREFIX}{name}.json"
 
     def _draft(self, uid: str) -> Path:
         return self._folder / f".{_PREFIX}{checked_claim_uid(uid)}.draft"

@@ -1,4 +1,4 @@
-"""A claim's CDI spec (github.com/cncf-tags/container-device-interface, SPEC.md) as JSON, checked before anybody reads it.
+"""CDI specs (github.com/cncf-tags/container-device-interface, SPEC.md) as JSON, checked before anybody reads it.
 
 A spec that a runtime finds wrong is ignored whole, and every container of the claim fails with nothing but "unresolvable
 device"; so everything that a runtime, or a shell inside the container, could stumble over is refused here, by name.
@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields
 
-from dra_driver.model.edits import ContainerEdits
-from dra_driver.model.names import CDI_KIND, DRIVER_NAME
+from dra_driver.model.edits import ContainerEdits, SharedEdits
+from dra_driver.model.names import CDI_KIND, DRIVER_NAME, SHARED_CDI_KIND
 from dra_driver.ports import JsonObject
 from dra_driver.rules.container_edits import PRINTABLE, check_edits, demand
 
@@ -20,6 +20,7 @@ NOTE_ANNOTATION = f"{DRIVER_NAME}/record"
 _ANNOTATIONS_LIMIT_BYTES = (
     256 * 1024
 )  # as of an object's metadata; a spec with more is ignored whole
+_SHARED_VARIABLE = "DRA_DRIVER_FILES"
 _DEVICE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?")
 
 
@@ -50,6 +51,23 @@ def claim_spec(devices: Sequence[tuple[str, ContainerEdits]], note: str = "") ->
         for name, edits in zip(names, own, strict=True)
     ]
     return spec
+
+
+def shared_spec(shared: SharedEdits) -> JsonObject:
+    """The spec with one CDI device for the edits; NameInvalid as for `claim_spec`.
+
+    The edits are the spec's own, which a runtime applies once for a container, however often its device is asked for.
+    The device itself, which CDI wants not to be empty, has a variable that names it.
+    """
+    demand("CDI device", shared.name, _DEVICE.fullmatch(shared.name), "letters, digits, _ . : -")
+    check_edits(shared.edits)
+    own = ContainerEdits(env=((_SHARED_VARIABLE, shared.name),))
+    return {
+        "cdiVersion": _lowest_version([(shared.name, shared.edits)]),
+        "kind": SHARED_CDI_KIND,
+        "containerEdits": _edits(shared.edits),
+        "devices": [{"name": shared.name, "containerEdits": _edits(own)}],
+    }
 
 
 def _lowest_version(devices: Sequence[tuple[str, ContainerEdits]]) -> str:

@@ -44,3 +44,14 @@ class ContainerEdits:
     device_nodes: tuple[DeviceNode, ...] = ()
     mounts: tuple[Mount, ...] = ()
     hooks: tuple[Hook, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedEdits:
+    """Edits that all of a vendor's devices on a node have in common; other edits have another name.
+
+    They have a CDI file of their own: a driver brings a hundred files, which no claim should carry around.
+    """
+
+    name: str
+    edits: ContainerEdits

@@ -13,6 +13,7 @@ from dra_driver.model.errors import NameInvalid
 
 DRIVER_NAME = "gpu.dra-driver.dev"
 CDI_KIND = f"{DRIVER_NAME}/claim"
+SHARED_CDI_KIND = f"{DRIVER_NAME}/driver"
 CLAIM_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -105,6 +106,11 @@ def cdi_device_name(claim_uid: str, device: str, share_id: str | None = None) ->
 def cdi_device_id(claim_uid: str, device: str, share_id: str | None = None) -> str:
     """The fully qualified CDI device, as the kubelet hands it to the container runtime."""
     return f"{CDI_KIND}={cdi_device_name(claim_uid, device, share_id)}"
+
+
+def shared_cdi_id(name: str) -> str:
+    """The fully qualified CDI device of `SharedEdits`."""
+    return f"{SHARED_CDI_KIND}={name}"
 
 
 def checked_claim_uid(uid: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
-from dra_driver.model.edits import ContainerEdits, DeviceNode
+from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
 from dra_driver.model.errors import VendorError
 from dra_driver.ports import Backend
 
@@ -46,6 +46,10 @@ class NullDevices:
         """The inner backend's, with nodes that exist."""
         edits = self._inner.edits(target)
         return replace(edits, device_nodes=tuple(map(self._existing, edits.device_nodes)))
+
+    def shared(self) -> SharedEdits | None:
+        """As the inner backend."""
+        return self._inner.shared()
 
     def close(self) -> None:
         """As the inner backend."""

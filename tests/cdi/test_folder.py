@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -8,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from dra_driver.cdi.folder import CdiFolder
-from dra_driver.cdi.spec import claim_spec
-from dra_driver.model.edits import ContainerEdits, DeviceNode
+from dra_driver.cdi.spec import claim_spec, shared_spec
+from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
 from dra_driver.model.errors import NameInvalid, RecordError
-from dra_driver.model.names import cdi_device_name
+from dra_driver.model.names import cdi_device_name, shared_cdi_id
 from dra_driver.ports import CdiStore
 
 UID = "8c3b1f5e-0f5c-4a5e-9d36-0b7a3d1e2f4a"
 OTHER = "8c3b1f5e-0f5c-4a5e-9d36-000000000000"
 EDITS = ContainerEdits(env=(("A", "1"),), device_nodes=(DeviceNode(path="/dev/nvidia0"),))
+SHARED = SharedEdits(name="nvidia-1", edits=EDITS)
 DEVICES = ((cdi_device_name(UID, "gpu-0"), EDITS),)
 NOTE = '{"crc":"00000000","entry":{"name":"\\u00fc"}}'
 FILE = f"gpu.dra-driver.dev-claim_{UID}.json"
@@ -40,6 +42,45 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def names(folder: Path) -> list[str]:
     """All entries of the folder."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_shared_edits_have_a_file_of_their_own(tmp_path: Path) -> None:
+    """Written once, beside the claims' files and never taken for one; a file that is lost is written again."""
+    folder = tmp_path / "var" / "cdi"
+    store: CdiStore = CdiFolder(folder)
+    assert not store.shares(shared_cdi_id(SHARED.name))
+    store.share(SHARED)
+    written = folder / "gpu.dra-driver.dev-driver_nvidia-1.json"
+    assert json.loads(written.read_bytes()) == shared_spec(SHARED)
+    number = written.stat().st_ino
+    store.share(SHARED)
+    assert written.stat().st_ino == number
+    assert store.shares("gpu.dra-driver.dev/driver=nvidia-1")
+    assert store.claims() == frozenset()
+    written.unlink()
+    store.share(SHARED)
+    assert names(folder) == [written.name]
+
+
+def test_old_shared_edits_go_when_nobody_uses_them(tmp_path: Path) -> None:
+    """Not while a record names them, not within the hour after somebody shared them, and no claim's file ever."""
+    store: CdiStore = CdiFolder(tmp_path)
+    store.write(UID, DEVICES)
+    kept, fresh, old = (replace(SHARED, name=f"nvidia-{name}") for name in ("kept", "fresh", "old"))
+    for shared in (kept, fresh, old):
+        store.share(shared)
+    for path in tmp_path.iterdir():
+        if "fresh" not in path.name:
+            os.utime(path, (0, 0))
+    used = {shared_cdi_id(kept.name)}
+    store.sweep(used)
+    assert [store.shares(shared_cdi_id(one.name)) for one in (kept, fresh, old)] == [1, 1, 0]
+    os.utime(tmp_path / f"gpu.dra-driver.dev-driver_{fresh.name}.json", (0, 0))
+    store.share(fresh)
+    store.sweep(used)
+    assert store.shares(shared_cdi_id(fresh.name))
+    assert store.claims() == {UID}
+    CdiFolder(tmp_path / "missing").sweep(used)
 
 
 def test_one_file_for_each_claim(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dra_driver.cdi.spec import claim_spec
-from dra_driver.model.edits import ContainerEdits, DeviceNode, Hook, Mount
+from dra_driver.cdi.spec import claim_spec, shared_spec
+from dra_driver.model.edits import ContainerEdits, DeviceNode, Hook, Mount, SharedEdits
 from dra_driver.model.errors import NameInvalid
 from dra_driver.ports import JsonObject
 
@@ -117,6 +117,37 @@ def test_hooks_that_all_devices_need_run_once() -> None:
     )
     assert len(spec["containerEdits"]["hooks"]) == 1
     assert all("hooks" not in device["containerEdits"] for device in spec["devices"])
+
+
+def test_edits_that_claims_share_are_the_specs_own() -> None:
+    """A container with several claims gets them once; the device has a variable, as CDI wants no empty device."""
+    edits = ContainerEdits(
+        env=(("NVIDIA_VISIBLE_DEVICES", "void"),), mounts=(LIBRARY,), hooks=(LINKS,)
+    )
+    spec = shared_spec(SharedEdits(name="nvidia-1a", edits=edits))
+    own = claim_spec([("a", edits)])["devices"][0]["containerEdits"]
+    assert spec == {
+        "cdiVersion": "0.3.0",
+        "kind": "gpu.dra-driver.dev/driver",
+        "containerEdits": own,
+        "devices": [
+            {"name": "nvidia-1a", "containerEdits": {"env": ["DRA_DRIVER_FILES=nvidia-1a"]}}
+        ],
+    }
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a=b", "-a"])
+def test_shared_edits_have_a_cdi_name(name: str) -> None:
+    """It becomes a file's and a device's."""
+    with pytest.raises(NameInvalid, match="CDI device"):
+        shared_spec(SharedEdits(name=name, edits=FIRST))
+
+
+def test_the_content_of_shared_edits_is_checked_too() -> None:
+    """It reaches a shell as a claim's does."""
+    edits = ContainerEdits(hooks=(replace(LINKS, name="never"),))
+    with pytest.raises(NameInvalid, match="hook 'never'"):
+        shared_spec(SharedEdits(name="a", edits=edits))
 
 
 def test_a_note_is_an_annotation_of_the_spec() -> None:

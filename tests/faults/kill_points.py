@@ -44,9 +44,11 @@ CHANGING: Final[Mapping[type, frozenset[str]]] = {
 """The methods of each Protocol that change something outside: a process may die before and after each."""
 
 LOOKING: Final[Mapping[type, frozenset[str]]] = {
-    Backend: frozenset({"addresses", "read", "identify", "edits", "close"}),
+    Backend: frozenset({"addresses", "read", "identify", "edits", "shared", "close"}),
     ClaimStore: frozenset({"read_all", "read", "note", "noted"}),
-    CdiStore: frozenset({"holds", "note", "claims"}),
+    CdiStore: frozenset(
+        {"holds", "note", "claims", "share", "shares", "sweep"}
+    ),  # files of shared edits are no claim's: one too many, or one that is made anew, harms nobody
     KubeApi: frozenset({"get", "list", "watch", "server_version"}),
     Nvml: frozenset(
         {

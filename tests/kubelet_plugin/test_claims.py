@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from dra_driver.config.machine import Machine
 from dra_driver.model.device import CreateStage, DestroyStage, Gpu, PartitionChange, SetMode, Target
-from dra_driver.model.edits import ContainerEdits
+from dra_driver.model.edits import ContainerEdits, Mount, SharedEdits
 from dra_driver.model.errors import (
     ClaimError,
     ClaimReplaced,
@@ -42,6 +43,7 @@ class Interposed:
         self.fail_at: int | None = None
         self.fail_after = False
         self.changes: list[PartitionChange] = []
+        self.files: SharedEdits | None = None
 
     def addresses(self) -> tuple[str, ...]:
         return self._inner.addresses()
@@ -54,6 +56,9 @@ class Interposed:
 
     def edits(self, target: Target) -> ContainerEdits:
         return self._inner.edits(target)
+
+    def shared(self) -> SharedEdits | None:
+        return self.files
 
     def close(self) -> None:
         self._inner.close()
@@ -90,6 +95,67 @@ async def test_a_whole_gpu_from_claim_to_cdi_file_and_back(
     assert "/dev/nvidia0" in file.read_text()
     await node.unprepare(claim)
     assert node.leftovers() == []
+
+
+def files(name: str) -> SharedEdits:
+    """Of a driver."""
+    library = Mount(host_path=f"/{name}/libcuda.so.1", container_path="/usr/lib/libcuda.so.1")
+    return SharedEdits(name=name, edits=ContainerEdits(mounts=(library,)))
+
+
+async def test_the_drivers_files_are_one_device_for_all_claims(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """Each device is told with its own CDI id first and the driver's after it; the claim's own file says nothing of them."""
+    backend = await interposed(node)
+    backend.files = files("nvidia-1")
+    first, second = new_claim(("a", SMALL), ("b", BESIDE)), new_claim(OTHER)
+    told = [await node.prepare(first), await node.prepare(second)]
+    driver = "gpu.dra-driver.dev/driver=nvidia-1"
+    assert [ids[1::2] for ids in told] == [[driver, driver], [driver]]
+    contents = {path.name: path.read_text() for path in (node.folder / "cdi").iterdir()}
+    shared = contents.pop("gpu.dra-driver.dev-driver_nvidia-1.json")
+    assert "/nvidia-1/libcuda.so.1" in shared
+    assert len(contents) == 2
+    assert not [content for content in contents.values() if "libcuda" in content]
+
+
+async def test_a_replay_finds_the_drivers_files_or_says_that_they_are_gone(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """A lost file is written again; after the driver was replaced, its files are kept for as long as they are there."""
+    backend = await interposed(node)
+    backend.files = files("nvidia-1")
+    claim = new_claim(WHOLE)
+    told = await node.prepare(claim)
+    file = node.folder / "cdi/gpu.dra-driver.dev-driver_nvidia-1.json"
+    file.unlink()
+    assert await node.prepare(claim) == told
+    assert file.exists()
+    backend.files = files("nvidia-2")
+    assert await node.prepare(claim) == told
+    file.unlink()
+    with pytest.raises(ClaimError, match="driver=nvidia-1, and its CDI file is gone"):
+        await node.prepare(claim)
+    await node.unprepare(claim)
+
+
+async def test_a_start_keeps_the_drivers_files_that_claims_use(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """Those of former drivers go when no claim is left that was prepared with them."""
+    backend = await interposed(node)
+    claims = [new_claim(WHOLE), new_claim(OTHER)]
+    for number, claim in enumerate(claims):
+        backend.files = files(f"nvidia-{number}")
+        await node.prepare(claim)
+    await node.unprepare(claims[0])
+    shared = sorted((node.folder / "cdi").glob("*driver_*"))
+    assert len(shared) == 2
+    for path in shared:
+        os.utime(path, (0, 0))
+    await node.start()
+    assert [path.exists() for path in shared] == [False, True]
 
 
 async def test_partitions_are_made_and_destroyed_with_their_claim(

@@ -58,6 +58,9 @@ class AmdBackend:
             ),
         )
 
+    def shared(self) -> None:
+        """Nothing: images bring ROCm's libraries themselves."""
+
     def close(self) -> None:
         """Nothing is held between calls."""
 

@@ -11,7 +11,7 @@ from dra_driver.model.device import (
     Target,
     Vendor,
 )
-from dra_driver.model.edits import ContainerEdits, DeviceNode
+from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
 from dra_driver.model.errors import VendorError
 from dra_driver.model.names import device_variable
 from dra_driver.vendors.nvidia.changes import create_stage, destroy_stage, set_mode
@@ -25,7 +25,7 @@ _COMMON_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 
 
 class NvidiaBackend:
-    """Implements `ports.Backend` on NVML. Without a `host`, as in simulation, containers get nodes and variables alone."""
+    """Implements `ports.Backend` on NVML. Without a `host`, as in simulation, containers get device nodes and variables alone."""
 
     vendor = Vendor.NVIDIA
 
@@ -79,7 +79,7 @@ class NvidiaBackend:
             return uuid, self._mig_uuid(handle, identity, target)
 
     def edits(self, target: Target) -> ContainerEdits:
-        """The device's nodes, the driver's files, and a variable `DRA_DEVICE_...` with the device's UUID, named so that no two collide.
+        """Device nodes, and a variable `DRA_DEVICE_...` with the device's UUID, named so that no two devices collide.
 
         `NVIDIA_VISIBLE_DEVICES=void` keeps NVIDIA's own container runtime from adding devices of its choice.
         """
@@ -95,12 +95,19 @@ class NvidiaBackend:
                 variable = device_variable(target.gpu, f"-mig-{start}")
                 uuid = self._mig_uuid(handle, identity, target)
                 nodes += self._capability_nodes(handle, identity)
-            version = self._nvml.driver_version() if self._host is not None else ""
         own = ContainerEdits(
             env=(("NVIDIA_VISIBLE_DEVICES", "void"), (variable, uuid)),
             device_nodes=tuple(DeviceNode(path=path) for path in nodes),
         )
-        return self._host.complete(own, target, version) if self._host is not None else own
+        return own if self._host is None else self._host.on_host(own, target)
+
+    def shared(self) -> SharedEdits | None:
+        """The driver's files, of the version that is loaded now."""
+        if self._host is None:
+            return None
+        with explained("asking for the version of the NVIDIA driver"):
+            version = self._nvml.driver_version()
+        return self._host.driver_files(version)
 
     def close(self) -> None:
         """Give NVML back."""

@@ -10,11 +10,13 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import structlog
 
-from dra_driver.model.edits import ContainerEdits
+from dra_driver.model.device import Vendor
+from dra_driver.model.edits import ContainerEdits, SharedEdits
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.driver_search import DriverSearch, Origin
 
@@ -36,7 +38,7 @@ _PATIENCE = Patience()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
     origin: Origin
-    edits: ContainerEdits
+    shared: SharedEdits | None
     seen: tuple[Path, ...]
     """Files of the edits that this process saw when they were made."""
     retry_at_s: float | None
@@ -68,27 +70,27 @@ class DriverEdits:
         if not (is_making or holds):
             threading.Thread(target=self._make, name="nvidia-ctk", daemon=True).start()
 
-    def of(self, driver: str) -> ContainerEdits:
-        """The edits of that driver version; a retryable VendorError where they are still being made."""
+    def of(self, driver: str) -> SharedEdits | None:
+        """The edits of that driver version, None without any; a retryable VendorError where they are still being made."""
         with self._changed:
             if (made := self._of(driver)) is not None:
-                return made
+                return made.shared
         self.expect(driver)
         with self._changed:
             self._changed.wait_for(
                 lambda: self._wanted is None or self._of(driver) is not None, self._patience.claim_s
             )
             if (made := self._of(driver)) is not None:
-                return made
+                return made.shared
         raise VendorError(
             f"the files of NVIDIA driver {driver} are still being looked for; the pod starts when that is done,"
             " or look for nvidia-ctk in the plugin's log",
             retryable=True,
         )
 
-    def _of(self, driver: str) -> ContainerEdits | None:
+    def _of(self, driver: str) -> _Made | None:
         made = self._made
-        return made.edits if made is not None and made.origin.driver == driver else None
+        return made if made is not None and made.origin.driver == driver else None
 
     def _make(self) -> None:
         """Until nothing else is wanted: the driver may have been reloaded meanwhile."""
@@ -117,7 +119,14 @@ class DriverEdits:
         files = (self._search.root.seen(mount.host_path) for mount in edits.mounts)
         return _Made(
             origin=origin,
-            edits=edits,
+            shared=_named(edits),
             seen=tuple(filter(os.path.lexists, files)),
             retry_at_s=time.monotonic() + self._patience.retry_s if is_stopgap else None,
         )
+
+
+def _named(edits: ContainerEdits) -> SharedEdits | None:
+    if edits == ContainerEdits():
+        return None
+    digest = sha256(repr(edits).encode()).hexdigest()[:16]
+    return SharedEdits(name=f"{Vendor.NVIDIA}-{digest}", edits=edits)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from dra_driver.model.device import Target
-from dra_driver.model.edits import ContainerEdits, DeviceNode
+from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.driver_edits import DriverEdits
 from dra_driver.vendors.nvidia.driver_root import DriverRoot
@@ -15,7 +16,7 @@ _OPTIONAL = ("/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
 
 
 class DriverHost:
-    """Completes a device's own edits by what lies on this host."""
+    """What `NvidiaBackend` knows of the host."""
 
     def __init__(self, root: DriverRoot, driver: DriverEdits) -> None:
         self._root = root
@@ -26,18 +27,17 @@ class DriverHost:
         """That driver is loaded: have its files ready before a claim asks for them."""
         self._driver.expect(driver_version)
 
-    def complete(self, own: ContainerEdits, target: Target, driver_version: str) -> ContainerEdits:
-        """What a container gets, of the target and of the driver; VendorError where a device node is missing. Asks no GPU."""
-        driver = self._driver.of(driver_version)
+    def driver_files(self, driver_version: str) -> SharedEdits | None:
+        """What every container gets of that driver; None where nothing of it was found, VendorError while it is being looked for."""
+        return self._driver.of(driver_version)
+
+    def on_host(self, own: ContainerEdits, target: Target) -> ContainerEdits:
+        """The target's edits with the device nodes that this host has; VendorError where one is missing. Asks no GPU."""
         paths = [node.path for node in own.device_nodes]
         if target.instance is None:
             paths += self._rendering(target.gpu)
-        return ContainerEdits(
-            env=tuple((dict(driver.env) | dict(own.env)).items()),
-            device_nodes=tuple(self._nodes(dict.fromkeys([*paths, *_OPTIONAL]))),
-            mounts=driver.mounts + own.mounts,
-            hooks=driver.hooks + own.hooks,
-        )
+        nodes = tuple(self._nodes(dict.fromkeys([*paths, *_OPTIONAL])))
+        return replace(own, device_nodes=nodes)
 
     def _rendering(self, pci_address: str) -> list[str]:
         """The GPU's own nodes in /dev/dri, where the kernel numbers all GPUs of all vendors; none without nvidia-drm."""

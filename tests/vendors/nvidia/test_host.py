@@ -1,4 +1,4 @@
-"""What a container gets on a host with a driver: through the backend, down to a CDI file's content."""
+"""What a container gets on a host with a driver, through the backend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dra_driver.cdi.spec import claim_spec
+from dra_driver.cdi.spec import shared_spec
 from dra_driver.model.device import Target
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.discovery import discover
@@ -114,37 +114,41 @@ def test_nodes_of_a_driver_container(tmp_path: Path, simulate: Simulate) -> None
     ]
 
 
-def test_the_drivers_files_come_with_every_device(
+def test_the_drivers_files_are_what_nvidia_ctk_says(
     host: Host, simulate: Simulate, tmp_path: Path
 ) -> None:
-    """From nvidia-ctk; no variable twice, and the whole is a CDI spec that runtimes take."""
-    build_nodes(host.here, "/dev/nvidia0", "/dev/nvidia1")
+    """Asked for at the first look at a GPU; the same for all targets, and a CDI spec that runtimes take."""
     toolkit = FakeToolkit(tmp_path / "bin/nvidia-ctk")
     toolkit.prints(json.dumps(toolkit_spec(str(host.here))))
     backend = host.backend(simulate(count=2), toolkit.path)
-    gpus = discover(backend).gpus
-    edits = [backend.edits(Target(gpu=gpu.pci_address)) for gpu in gpus]
-    spec = claim_spec([("a", edits[0]), ("b", edits[1])], note="{}")
-    assert spec["containerEdits"]["env"] == [
-        "NVIDIA_CTK_LIBCUDA_DIR=/usr/lib/x86_64-linux-gnu",
-        "NVIDIA_VISIBLE_DEVICES=void",
-    ]
-    assert len(spec["containerEdits"]["hooks"]) == 4
-    assert len(spec["containerEdits"]["mounts"]) == 2
-    own = [device["containerEdits"] for device in spec["devices"]]
-    assert [set(one) for one in own] == [{"env", "deviceNodes"}] * 2
+    assert len(discover(backend).gpus) == 2
+    shared = backend.shared()
+    assert shared is not None
+    common = shared_spec(shared)["containerEdits"]
+    assert common["env"][1] == "NVIDIA_VISIBLE_DEVICES=void"
+    assert [len(common[part]) for part in ("mounts", "hooks")] == [2, 4]
+    assert common["mounts"][0]["hostPath"].startswith(str(host.here))
+    assert backend.shared() == shared
     assert len(toolkit.calls) == 1
 
 
-def test_without_nvidia_ctk_the_libraries_come_too(host: Host, simulate: Simulate) -> None:
-    """By our own search; a reloaded driver's claim gets the reloaded driver's files."""
-    build_nodes(host.here, "/dev/nvidia0")
-    nvml = simulate()
-    backend = host.backend(nvml)
-    assert nvml.driver_version() == DRIVER
-    mounts = backend.edits(Target(gpu=GPU)).mounts
-    assert f"/usr/local/nvidia/lib64/libcuda.so.{DRIVER}" in {m.container_path for m in mounts}
+def test_a_reloaded_drivers_files_have_another_name(host: Host, simulate: Simulate) -> None:
+    """So what was prepared with the former ones is not taken for prepared with these."""
+    backend = host.backend(simulate())
+    before = backend.shared()
     build_driver(host.here, "590.48.01")
     (host.here.parent / "gpus/faults.json").write_text('{"driver": {"version": "590.48.01"}}')
-    mounts = backend.edits(Target(gpu=GPU)).mounts
-    assert "/usr/local/nvidia/lib64/libcuda.so.590.48.01" in {m.container_path for m in mounts}
+    now = backend.shared()
+    assert before is not None
+    assert now is not None
+    for shared, version in ((before, DRIVER), (now, "590.48.01")):
+        paths = {mount.container_path for mount in shared.edits.mounts}
+        assert f"/usr/local/nvidia/lib64/libcuda.so.{version}" in paths
+    assert before.name != now.name
+
+
+def test_simulated_gpus_have_no_driver_around_them(simulate: Simulate) -> None:
+    """Nothing is shared, and every node is taken to be there."""
+    backend = NvidiaBackend(simulate())
+    assert backend.shared() is None
+    assert backend.edits(Target(gpu=GPU)).device_nodes
