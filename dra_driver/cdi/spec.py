@@ -103,8 +103,10 @@ def _edits(edits: ContainerEdits) -> JsonObject:
         written["deviceNodes"] = [
             {"path": node.path}
             | ({"hostPath": node.host_path} if node.host_path else {})
+            | ({"type": "c", "major": major, "minor": minor} if node.numbers else {})
             | {"permissions": node.permissions}
             for node in edits.device_nodes
+            for major, minor in [node.numbers or (0, 0)]
         ]
     if edits.mounts:
         written["mounts"] = [

@@ -177,6 +177,7 @@ def _encode_edits(edits: ContainerEdits) -> JsonObject:
         "env": [list(pair) for pair in edits.env],
         "deviceNodes": [
             {"path": node.path, "hostPath": node.host_path, "permissions": node.permissions}
+            | ({"numbers": list(node.numbers)} if node.numbers else {})
             for node in edits.device_nodes
         ],
         "mounts": [
@@ -209,6 +210,7 @@ def _decode_edits(data: JsonObject) -> ContainerEdits:
                 path=text(node, "path"),
                 host_path=_text_or_none(node, "hostPath"),
                 permissions=text(node, "permissions"),
+                numbers=_decode_numbers(node["numbers"]) if "numbers" in node else None,
             )
             for node in data["deviceNodes"]
         ),
@@ -230,6 +232,13 @@ def _decode_edits(data: JsonObject) -> ContainerEdits:
             for hook in data.get("hooks", ())
         ),
     )
+
+
+def _decode_numbers(pair: Any) -> tuple[int, int]:
+    major, minor = pair
+    if not (type(major) is int and type(minor) is int):
+        raise TypeError(f"device numbers {pair!r} are not two whole numbers")
+    return major, minor
 
 
 def _decode_variable(pair: Any) -> tuple[str, str]:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceNode:
-    """A device node in the container; `host_path` where it has another path on the host."""
+    """A device node in the container; `host_path` where it has another path on the host.
+
+    `numbers` are major and minor of a character device of which the host has no node: the runtime makes one without it.
+    """
 
     path: str
     host_path: str | None = None
     permissions: str = "rw"
+    numbers: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

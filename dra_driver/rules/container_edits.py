@@ -26,6 +26,11 @@ def check_edits(edits: ContainerEdits) -> None:
         _check_paths((node.path, node.host_path or node.path))
         allowed = _PERMISSIONS.fullmatch(node.permissions)
         demand(f"permissions of {node.path}", node.permissions, allowed, "some of r, w and m")
+        major, minor = node.numbers or (1, 0)
+        numbers = f"{major}:{minor}"
+        demand(
+            f"numbers of {node.path}", numbers, major > 0 <= minor, "a major above 0 and a minor"
+        )
     for mount in edits.mounts:
         _check_paths((mount.host_path, mount.container_path))
         for option in mount.options:

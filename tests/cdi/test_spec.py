@@ -88,6 +88,20 @@ def test_version_follows_what_is_used() -> None:
     assert node == {"path": "/dev/a", "hostPath": "/dev/b", "permissions": "rw"}
 
 
+def test_a_node_that_the_host_lacks_has_numbers() -> None:
+    """A character device, which the runtime makes without looking for it on the host."""
+    node = DeviceNode(path="/dev/nvidia-caps/nvidia-cap12", numbers=(236, 12))
+    spec = claim_spec([("a", ContainerEdits(device_nodes=(node,)))])
+    (written,) = spec["devices"][0]["containerEdits"]["deviceNodes"]
+    assert written == {
+        "path": node.path,
+        "permissions": "rw",
+        "type": "c",
+        "major": 236,
+        "minor": 12,
+    }
+
+
 def test_hooks_stand_in_the_order_given() -> None:
     """They are part of CDI from the first version on; arguments and environment as the runtime passes them."""
     spec = claim_spec([("a", replace(FIRST, hooks=(LINKS, CACHE)))])
@@ -230,6 +244,8 @@ def test_a_container_gets_its_own_devices_and_no_others(
         (ContainerEdits(device_nodes=(DeviceNode(path="/a", host_path="/../b"),)), "without .."),
         (ContainerEdits(device_nodes=(DeviceNode(path="/a", permissions="rx"),)), "'rx'"),
         (ContainerEdits(device_nodes=(DeviceNode(path="/a", permissions=""),)), "permissions of"),
+        (ContainerEdits(device_nodes=(DeviceNode(path="/a", numbers=(0, 1)),)), "numbers of /a"),
+        (ContainerEdits(device_nodes=(DeviceNode(path="/a", numbers=(1, -1)),)), "'1:-1'"),
         (ContainerEdits(mounts=(replace(LIBRARY, host_path="/a/../../etc"),)), "without .."),
         (ContainerEdits(mounts=(replace(LIBRARY, container_path="/a\n"),)), "printable"),
         (ContainerEdits(mounts=(replace(LIBRARY, options=("ro,rw",)),)), "mount option"),

@@ -1,6 +1,7 @@
 """Files as releases write them, byte for byte: what stands in `golden/` is read by every release to come.
 
-`v1.jsonl`, `v1-hooks` and `note-v1` are this release's own: a claim without hooks is written as before there were any. `v1-older` lacks the fields that have defaults, `v1-newer` has fields that this
+`v1.jsonl`, `v1-hooks` and `note-v1` are this release's own: a claim without hooks and
+numbers is written as before there were any. `v1-older` lacks the fields that have defaults, `v1-newer` has fields that this
 release does not know, everywhere; `v2` is of a format that it does not read. A release that adds a field adds a file.
 """
 
@@ -12,7 +13,7 @@ import pytest
 from dra_driver.journal import transitions
 from dra_driver.journal.lines import BLOCK_BYTES, line, read_lines
 from dra_driver.journal.store import ClaimJournal
-from dra_driver.model.edits import Hook
+from dra_driver.model.edits import DeviceNode, Hook
 from dra_driver.model.errors import RecordNewer
 from dra_driver.model.record import ClaimRecord, Preparation
 
@@ -72,17 +73,20 @@ def test_each_transition_is_read(name: str, tmp_path: Path, states: list[ClaimRe
         assert journal.load() == ({state.claim.uid: state}, ())
 
 
-def test_hooks_are_written_where_there_are_any(
+def test_hooks_and_numbers_are_written_where_there_are_any(
     tmp_path: Path, record: ClaimRecord, preparation: Preparation
 ) -> None:
-    """An outcome with hooks, to the byte, and back."""
+    """An outcome with hooks and a node that the host lacks, to the byte, and back."""
     ((name, edits),) = preparation.edits
     hook = Hook(
         path="/usr/bin/nvidia-cdi-hook",
         args=("nvidia-cdi-hook", "update-ldcache", "--folder", "/usr/lib"),
         env=(("NVIDIA_CTK_DEBUG", "false"),),
     )
-    hooked = replace(preparation, edits=((name, replace(edits, hooks=(hook,))),))
+    node = DeviceNode(path="/dev/nvidia-caps/nvidia-cap12", numbers=(236, 12))
+    hooked = replace(
+        preparation, edits=((name, replace(edits, device_nodes=(node,), hooks=(hook,))),)
+    )
     entries = (transitions.intent(replace(record, steps=())), transitions.result(hooked))
     assert b"".join(map(line, entries)) == golden("v1-hooks.jsonl")
     journal = place(tmp_path, record, golden("v1-hooks.jsonl"))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from dra_driver.model.device import Target
 from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
 from dra_driver.model.errors import VendorError
+from dra_driver.vendors.nvidia.device_numbers import device_numbers
 from dra_driver.vendors.nvidia.driver_edits import DriverEdits
 from dra_driver.vendors.nvidia.driver_root import DriverRoot
 
@@ -22,6 +23,7 @@ class DriverHost:
         self._root = root
         self._driver = driver
         self._pci_devices = root.seen("/sys/bus/pci/devices")
+        self._devices = root.seen("/proc/devices")
 
     def expect(self, driver_version: str) -> None:
         """That driver is loaded: have its files ready before a claim asks for them."""
@@ -54,9 +56,12 @@ class DriverHost:
             place = self._place(path)
             if place is not None:
                 yield DeviceNode(path=path, host_path=None if place == path else place)
+            elif (numbers := device_numbers(path, self._devices)) is not None:
+                yield DeviceNode(path=path, numbers=numbers)
             elif path not in _OPTIONAL:
                 raise VendorError(
-                    f"device node {path} is not on this node; run `nvidia-modprobe -u -c 0 -m` on it, or restart nvidia-persistenced",
+                    f"device node {path} is not on this node, and its kernel module is not loaded;"
+                    " load it, or set nvidiaDriverRoot",
                     retryable=True,
                 )
 

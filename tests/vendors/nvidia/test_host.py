@@ -39,6 +39,8 @@ class Host:
         self.here = folder / "host"
         self.root = DriverRoot(path=Path(driver_root), host_root=self.here)
         build_driver(self.root.here)
+        (self.here / "proc").mkdir()
+        (self.here / "proc/devices").write_text("Character devices:\n  1 mem\n")
         self._kept_in = folder / "kept.json"
 
     def backend(self, nvml: SimulatedNvml, toolkit: Path | None = None) -> NvidiaBackend:
@@ -90,9 +92,9 @@ def test_a_partition_has_its_rights_and_no_display(host: Host, simulate: Simulat
 
 
 def test_what_the_host_lacks_is_left_out_or_refused(host: Host, simulate: Simulate) -> None:
-    """A module that is not loaded is done without; without the GPU's own node the container would have nothing."""
+    """A module that is not loaded is done without; without the GPU's own module the container would have nothing."""
     backend, target = host.backend(simulate()), Target(gpu=GPU)
-    with pytest.raises(VendorError, match="/dev/nvidia0 is not on this node; run") as refused:
+    with pytest.raises(VendorError, match="/dev/nvidia0 is not on this node, and") as refused:
         backend.edits(target)
     assert refused.value.retryable
     build_nodes(host.here, "/dev/nvidia0")
@@ -100,6 +102,28 @@ def test_what_the_host_lacks_is_left_out_or_refused(host: Host, simulate: Simula
     (host.here / "dev/nvidia-uvm").unlink()
     paths = [path for path, _ in nodes(backend, target)]
     assert paths == ["/dev/nvidiactl", "/dev/nvidia-uvm-tools", "/dev/nvidia0"]
+
+
+@pytest.mark.parametrize("name", ["nvidia", "nvidia-frontend"])
+def test_nodes_that_nobody_has_made_yet_have_numbers(
+    tmp_path: Path, simulate: Simulate, name: str
+) -> None:
+    """As the kernel gives them to modules that are loaded: a partition's nodes come into being when they are first opened."""
+    host = Host(tmp_path)
+    (host.here / "proc/devices").write_text(
+        "Character devices:\n  1 mem\n"
+        f"195 {name}\n236 nvidia-caps\n508 nvidia-uvm\n\nBlock devices:\n  7 nvidia\n"
+    )
+    nvml = simulate(instances=[{"profile": "1g.10gb", "start": 6}])
+    edits = host.backend(nvml).edits(Target(gpu=GPU, instance="gi-1/ci-0"))
+    assert {node.path: node.numbers for node in edits.device_nodes} == {
+        "/dev/nvidiactl": (195, 255),
+        "/dev/nvidia0": (195, 0),
+        "/dev/nvidia-uvm": (508, 0),
+        "/dev/nvidia-uvm-tools": (508, 1),
+        "/dev/nvidia-caps/nvidia-cap12": (236, 12),
+        "/dev/nvidia-caps/nvidia-cap13": (236, 13),
+    }
 
 
 def test_nodes_of_a_driver_container(tmp_path: Path, simulate: Simulate) -> None:
