@@ -2,7 +2,7 @@
 
 Only the edits for every device are taken, which are the driver's files. Left out are the devices, as ours are claims' own; the
 common device nodes, as ours are looked up when a claim is prepared (nvidia-uvm may be loaded late); and group ids, which
-concern rendering nodes alone and would raise the spec to CDI 0.7.0, beyond what containerd 1.7 reads.
+concern rendering nodes alone and would raise the spec to CDI 0.7.0, which older runtimes refuse.
 """
 
 from __future__ import annotations

@@ -65,6 +65,18 @@ def test_32_bit_libraries_are_not_taken_for_others(tmp_path: Path) -> None:
     assert found["/usr/local/nvidia/lib64/libcuda.so"] == f"/usr/lib64/libcuda.so.{DRIVER}"
 
 
+def test_a_library_with_a_version_of_its_own_is_known_by_name(tmp_path: Path) -> None:
+    """The one that the driver's compiler loads."""
+    folder = tmp_path / LIBRARIES
+    folder.mkdir(parents=True)
+    (folder / "libnvidia-nvvm70.so.4").touch()
+    build_driver(tmp_path)
+    root = DriverRoot(host_root=tmp_path)
+    assert "/usr/local/nvidia/lib64/libnvidia-nvvm70.so.4" in mounted(
+        find_driver_files(root, DRIVER)
+    )
+
+
 def test_links_that_lead_nowhere_are_passed_over(tmp_path: Path) -> None:
     """To nothing, in a circle, out of the folder."""
     build_driver(tmp_path)
