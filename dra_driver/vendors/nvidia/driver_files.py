@@ -2,7 +2,7 @@
 
 A library of the driver is known by its name, which ends in the driver's version: a list of names would miss what the next driver
 brings. It is mounted under each name that it has on the host, as programs ask for `libcuda.so.1` and nobody makes links inside
-the container. All go to the folders that NVIDIA's images have in LD_LIBRARY_PATH and PATH; the host's own folders would be
+the container. All go to the folders that most CUDA images have in LD_LIBRARY_PATH and PATH; the host's own folders would be
 wrong wherever the image is of another distribution.
 """
 
