@@ -81,13 +81,14 @@ class CdiFolder:
         return frozenset(match["uid"] for match in matches if match)
 
     def share(self, shared: SharedEdits) -> None:
-        """Runtimes see these edits when this returns; a file that is there says the same, as its name comes from its content."""
+        """Runtimes see these edits when this returns; a file that is there says the same, as its name comes from its content.
+
+        It is touched, so that no process which starts now takes it for an old one (`sweep`).
+        """
         path = self._shared_path(shared.name)
         with _naming(path, "touch"):
             try:
-                os.utime(
-                    path
-                )  # else `sweep` of a process that starts now may take it for an old one
+                os.utime(path)
             except FileNotFoundError:
                 draft = path.with_name(f".{path.name}.draft")
                 self._write(draft, path, shared_spec(shared))

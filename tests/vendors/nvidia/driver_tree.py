@@ -9,6 +9,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from dra_driver.vendors.nvidia.driver_edits import DriverEdits
+
 DRIVER = "580.105.08"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 HOOK_PROGRAM = "/usr/bin/nvidia-cdi-hook"
@@ -102,6 +104,12 @@ def toolkit_spec(driver_root: str = "", version: str = DRIVER) -> dict[str, Any]
             ],
         },
     }
+
+
+def settled(edits: DriverEdits) -> None:
+    """What is being made is made."""
+    with edits._changed:
+        assert edits._changed.wait_for(lambda: edits._wanted is None, 30)
 
 
 class FakeToolkit:

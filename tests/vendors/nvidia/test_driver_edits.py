@@ -21,6 +21,7 @@ from tests.vendors.nvidia.driver_tree import (
     LIBRARIES,
     FakeToolkit,
     build_driver,
+    settled,
     toolkit_spec,
 )
 
@@ -128,12 +129,15 @@ def test_our_own_search_stands_in(node: Node, script: str) -> None:
 
 
 def test_what_it_said_before_is_better_than_our_search(node: Node) -> None:
-    """As long as the driver is the same."""
+    """As long as the driver is the same, and at the same place."""
     of(node.start(), DRIVER)
     node.toolkit.does("exit 1")
     assert of(node.start(), DRIVER) == node.said()
     build_driver(node.root.here, NEWER)
     assert of(node.start(), NEWER) == find_driver_files(node.root, NEWER)
+    node.root = DriverRoot(path=node.folder / "other")
+    build_driver(node.root.here)
+    assert of(node.start(), DRIVER) == node.found()
 
 
 @pytest.mark.parametrize(("retry_s", "calls"), [(600, 1), (0, 2)])
@@ -200,9 +204,3 @@ def of(edits: DriverEdits, driver: str) -> ContainerEdits:
     """What a claim of that driver gets now."""
     shared = edits.of(driver)
     return shared.edits if shared is not None else ContainerEdits()
-
-
-def settled(edits: DriverEdits) -> None:
-    """What is being made is made."""
-    with edits._changed:
-        assert edits._changed.wait_for(lambda: edits._wanted is None, 30)

@@ -23,6 +23,7 @@ from tests.vendors.nvidia.driver_tree import (
     FakeToolkit,
     build_driver,
     build_nodes,
+    settled,
     toolkit_spec,
 )
 
@@ -46,8 +47,8 @@ class Host:
     def backend(self, nvml: SimulatedNvml, toolkit: Path | None = None) -> NvidiaBackend:
         """As the process builds it; a `toolkit` runs on this machine's root, and sees the driver where it is here."""
         root = DriverRoot(path=self.here) if toolkit else self.root
-        driver = DriverEdits(DriverSearch(root, kept_in=self._kept_in, toolkit=toolkit))
-        return NvidiaBackend(nvml, DriverHost(self.root, driver))
+        self.driver = DriverEdits(DriverSearch(root, kept_in=self._kept_in, toolkit=toolkit))
+        return NvidiaBackend(nvml, DriverHost(self.root, self.driver))
 
     def rendering(self, address: str, *names: str) -> None:
         """What the kernel says of the GPU's nodes for rendering, and the nodes."""
@@ -146,6 +147,8 @@ def test_the_drivers_files_are_what_nvidia_ctk_says(
     toolkit.prints(json.dumps(toolkit_spec(str(host.here))))
     backend = host.backend(simulate(count=2), toolkit.path)
     assert len(discover(backend).gpus) == 2
+    settled(host.driver)
+    assert len(toolkit.calls) == 1
     shared = backend.shared()
     assert shared is not None
     common = shared_spec(shared)["containerEdits"]
