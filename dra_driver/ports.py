@@ -115,7 +115,7 @@ class ClaimStore(Protocol):
 
 
 class CdiStore(Protocol):
-    """CDI spec files, one per claim. Blocking, but quick. Raises RecordError."""
+    """CDI spec files: one per claim, and one for each set of shared edits. Blocking, but quick. Raises RecordError."""
 
     def write(
         self, uid: str, devices: Sequence[tuple[str, ContainerEdits]], note: str = ""

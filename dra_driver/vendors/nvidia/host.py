@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ class DriverHost:
         self._driver = driver
         self._pci_devices = root.seen("/sys/bus/pci/devices")
         self._devices = root.seen("/proc/devices")
+        self._host_root = str(root.host_root).rstrip("/")
 
     def expect(self, driver_version: str) -> None:
         """That driver is loaded: have its files ready before a claim asks for them."""
@@ -67,7 +69,10 @@ class DriverHost:
 
     def _place(self, path: str) -> str | None:
         """The node's path on the host: in its /dev, else in that of the driver's container; None where it is in neither."""
-        for place in dict.fromkeys((path, self._root.on_host(path))):
-            if self._root.seen(place).exists():
-                return place
-        return None
+        if self._exists(path):
+            return path
+        place = self._root.on_host(path)
+        return place if self._exists(place) else None
+
+    def _exists(self, path: str) -> bool:
+        return os.access(f"{self._host_root}{path}", os.F_OK)
