@@ -7,12 +7,13 @@ here locks: the caller has its turn on the claim, and on the GPUs that the recor
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
 from dra_driver.model.device import CreateStage
 from dra_driver.model.edits import ContainerEdits
-from dra_driver.model.errors import ClaimError, DraError
+from dra_driver.model.errors import ClaimError, DraError, VendorError
 from dra_driver.model.names import cdi_device_id, cdi_device_name, shared_cdi_id
 from dra_driver.model.record import ClaimRecord, Grant, Preparation, PreparedDevice, Step
 from dra_driver.ports import CdiStore, ClaimStore
@@ -139,8 +140,17 @@ class Executor:
         return preparation
 
     async def _take(self, step: Step, record: ClaimRecord) -> None:
+        """One step; one that was refused made nothing, whatever stands where it was to be made."""
         uid, change = record.claim.uid, bind_parent(step, record)
-        identity = await self._calls.change(record.changed_gpus[change.gpu], change)
+        pool = record.changed_gpus[change.gpu]
+        try:
+            identity = await self._calls.change(pool, change)
+        except VendorError as error:
+            if error.refused:
+                self._state.drop_untaken(uid)
+                with suppress(VendorError):  # the next call plans from what is there now
+                    await self._survey.look_at(pool, change.gpu)
+            raise
         self._state.advance(uid, step, identity)
         self._store.step(uid, identity)
 

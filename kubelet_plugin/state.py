@@ -112,6 +112,11 @@ class NodeState:
             self._set_mode(step.change)
         return self._records[uid]
 
+    def drop_untaken(self, uid: str) -> None:
+        """The claim's next step was refused: neither it nor a later one has made anything that is to be undone."""
+        record = self._records[uid]
+        self._records[uid] = replace(record, steps=record.steps[: len(record.identities)])
+
     def retire(self, change: DestroyStage) -> None:
         """An instance, or a stage of one, was destroyed."""
         self._change_gpu(change.created.gpu, lambda gpu: _without(gpu, change))

@@ -111,13 +111,14 @@ class DeviceHeld(ClaimError):
 
 
 class VendorError(DraError):
-    """The vendor's library refused or failed."""
+    """The vendor's library refused or failed. `refused`: it is sure that what was asked has changed nothing and never will."""
 
     reason = Reason.HARDWARE_ERROR
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, retryable: bool = False, refused: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.refused = refused
 
 
 class RecordError(DraError):

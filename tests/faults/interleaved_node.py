@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
@@ -24,7 +25,7 @@ from kubelet_plugin import node as node_parts
 from kubelet_plugin.claims import DEADLINE_S
 from tests.faults import outside
 from tests.faults.invariants import violations
-from tests.faults.ledger import Ledger, Told
+from tests.faults.ledger import Foreign, Ledger, Told
 from tests.faults.virtual_time import LoopClock, VirtualLoop, VirtualWorkers
 from tests.kubelet_plugin.conftest import NODE, POOL, CountingApi, NodePlugin, ref
 
@@ -96,11 +97,17 @@ class Use:
 
 @dataclass
 class InterleavedNode:
-    """A plugin that may die and start again, its kubelet, and its API server. `broken`: everything that was wrong."""
+    """A plugin that may die and start again, its kubelet, and its API server. `broken`: everything that was wrong.
+
+    `devices` and `slices` say what each kind of claim is allocated, and which memory slices that takes.
+    """
 
     folder: Path
     machine: Machine
     dice: random.Random
+    devices: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: DEVICES)
+    slices: Mapping[str, Collection[int]] = field(default_factory=lambda: SLICES)
+    foreign: tuple[Foreign, ...] = ()
     api: SlowApi = field(default_factory=SlowApi)
     uses: dict[str, Use] = field(default_factory=dict)
     calls: set[asyncio.Task[None]] = field(default_factory=set)
@@ -143,7 +150,7 @@ class InterleavedNode:
         """The scheduler gives a new claim of that name these devices; a former one of that name is gone."""
         number = next(self._numbers)
         place = {"request": "r", "driver": DRIVER_NAME, "pool": POOL}
-        results = [place | {"device": device} for device in DEVICES[kind]]
+        results = [place | {"device": device} for device in self.devices[kind]]
         claim: JsonObject = {
             "metadata": {
                 "namespace": "default",
@@ -208,7 +215,8 @@ class InterleavedNode:
 
     def _check_answer(self, use: Use) -> None:
         for other in self.uses.values():
-            if other is not use and other.devices and SLICES[use.kind] & SLICES[other.kind]:
+            taken = {*self.slices[use.kind]} & {*self.slices[other.kind]}
+            if other is not use and other.devices and taken:
                 self.broken.append(f"double grant: {use.uid} {use.kind}, {other.uid} {other.kind}")
         record = self.plugin.store.read(use.uid)
         if record is None or record.preparation is None or record.releasing:
@@ -220,7 +228,7 @@ class InterleavedNode:
 
     def check(self, *, settled: bool) -> None:
         """Compare what is there with what was said; for a moment in which no call is under way."""
-        ledger = Ledger()
+        ledger = Ledger(foreign=self.foreign)
         for use in self.uses.values():
             if use.devices is not None:
                 told = [Told(one.pool, one.device, one.cdi_ids) for one in use.devices]

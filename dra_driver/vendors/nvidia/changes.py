@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from dra_driver.model.device import CreateStage, DestroyStage, SetMode
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.discovery import (
@@ -61,7 +64,8 @@ def create_stage(nvml: Nvml, change: CreateStage) -> str:
         profile = _profile(nvml, gpu, change)
         if change.stage == GPU_INSTANCE:
             made = nvml.create_gpu_instance(gpu, profile.id, change.placement)
-            return str(Identity(nvml.gpu_instance_info(made).id))
+            with _made(doing):
+                return str(Identity(nvml.gpu_instance_info(made).id))
         if change.stage == COMPUTE_INSTANCE:
             return str(_create_compute(nvml, gpu, profile, change, doing))
     raise VendorError(f"{doing}: a MIG partition has no such stage")
@@ -134,4 +138,17 @@ def _create_compute(
     if not full:
         raise VendorError(f"{doing}: {parent} has no compute profile of {profile.slices} slices")
     made = nvml.create_compute_instance(instance, full[0].id)
-    return Identity(parent.instance, nvml.compute_instance_info(made).id)
+    with _made(doing):
+        return Identity(parent.instance, nvml.compute_instance_info(made).id)
+
+
+@contextmanager
+def _made(doing: str) -> Iterator[None]:
+    """What fails within is no refusal: the instance exists, only its number is not known."""
+    try:
+        yield
+    except NvmlError as error:
+        raise VendorError(
+            f"{doing}: made, but NVML does not say its number: {code_name(error.code)}",
+            retryable=error.retryable,
+        ) from error

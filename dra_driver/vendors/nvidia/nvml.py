@@ -48,6 +48,17 @@ _RETRYABLE = frozenset(
         Code.NOT_READY,
     }
 )
+_REFUSALS = frozenset(
+    {
+        Code.INVALID_ARGUMENT,
+        Code.NOT_SUPPORTED,
+        Code.NO_PERMISSION,
+        Code.NOT_FOUND,
+        Code.IN_USE,
+        Code.INSUFFICIENT_RESOURCES,
+    }
+)
+"""After any other code, a time-out or a lost GPU say, only a look tells whether something was changed."""
 _ADVICE: dict[int, str] = {
     Code.UNINITIALIZED: "the driver was reloaded meanwhile; try again",
     Code.NOT_SUPPORTED: "this GPU, its present mode or this driver version cannot do it",
@@ -66,12 +77,14 @@ _ADVICE: dict[int, str] = {
 
 
 class NvmlError(VendorError):
-    """NVML returned `code`; `doing` names what was asked of which GPU. The one place that says what is worth a retry."""
+    """NVML returned `code`; `doing` names what was asked of which GPU. The one place that says what is worth a retry, and what a refusal is."""
 
     def __init__(self, code: int, doing: str) -> None:
         advice = f"; {_ADVICE[code]}" if code in _ADVICE else ""
         super().__init__(
-            f"{doing}: NVML says {code_name(code)}{advice}", retryable=code in _RETRYABLE
+            f"{doing}: NVML says {code_name(code)}{advice}",
+            retryable=code in _RETRYABLE,
+            refused=code in _REFUSALS,
         )
         self.code = code
 
