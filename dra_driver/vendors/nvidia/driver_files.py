@@ -12,18 +12,12 @@ from pathlib import Path
 
 from dra_driver.model.edits import ContainerEdits, Mount
 from dra_driver.vendors.nvidia.driver_root import DriverRoot
+from dra_driver.vendors.nvidia.library import LIBRARY_FOLDERS
 
 CONTAINER_FOLDER = "/usr/local/nvidia"
 
-_TRIPLES = ("x86_64-linux-gnu", "aarch64-linux-gnu")
-_LIBRARY_FOLDERS = (
-    "usr/lib64",
-    *(f"usr/lib/{triple}" for triple in _TRIPLES),
-    *(f"usr/lib/{triple}/nvidia/current" for triple in _TRIPLES),
-    "lib64",
-    *(f"lib/{triple}" for triple in _TRIPLES),
-    "usr/lib",  # last, as some distributions keep 32-bit libraries there
-)
+_LIBRARY_FOLDERS = (*LIBRARY_FOLDERS, "usr/lib")
+"""The last one last, as some distributions keep 32-bit libraries there."""
 _UNVERSIONED = ("libnvidia-nvvm70.so.4",)
 _PROGRAM_FOLDERS = ("usr/bin", "usr/local/bin", "bin")
 _PROGRAMS = (

@@ -7,20 +7,20 @@ from pathlib import Path
 _DRIVER_ROOTS = ("", "run/nvidia/driver", "home/kubernetes/bin/nvidia")
 """The host itself, the driver container of NVIDIA's GPU operator, Google's node images."""
 
-_FOLDERS = (
+_TRIPLES = ("x86_64-linux-gnu", "aarch64-linux-gnu")
+LIBRARY_FOLDERS = (
     "usr/lib64",
-    "usr/lib/x86_64-linux-gnu",
-    "usr/lib/aarch64-linux-gnu",
-    "usr/lib/x86_64-linux-gnu/nvidia/current",
-    "usr/lib/aarch64-linux-gnu/nvidia/current",
+    *(f"usr/lib/{triple}" for triple in _TRIPLES),
+    *(f"usr/lib/{triple}/nvidia/current" for triple in _TRIPLES),
     "lib64",
-    "lib/x86_64-linux-gnu",
-    "lib/aarch64-linux-gnu",
+    *(f"lib/{triple}" for triple in _TRIPLES),
 )
 """By distribution; Debian's `current` holds what its other folder names by an absolute link, which leads nowhere from here."""
 
 
 def driver_library(host_root: Path, name: str) -> Path | None:
     """The file of that name among the driver's libraries; None where the host keeps it nowhere that we know."""
-    candidates = (host_root / root / folder / name for root in _DRIVER_ROOTS for folder in _FOLDERS)
+    candidates = (
+        host_root / root / folder / name for root in _DRIVER_ROOTS for folder in LIBRARY_FOLDERS
+    )
     return next((path for path in candidates if path.exists()), None)
