@@ -48,8 +48,7 @@ class CdiFolder:
         self, uid: str, devices: Sequence[tuple[str, ContainerEdits]], note: str = ""
     ) -> None:
         """Runtimes see exactly these devices when this returns; NameInvalid for what a runtime would refuse."""
-        path, draft = self._path(uid), self._draft(uid)
-        self._write(draft, path, claim_spec(devices, note))
+        self._write(self._path(uid), claim_spec(devices, note))
 
     def holds(
         self, uid: str, devices: Sequence[tuple[str, ContainerEdits]], note: str = ""
@@ -90,8 +89,7 @@ class CdiFolder:
             try:
                 os.utime(path)
             except FileNotFoundError:
-                draft = path.with_name(f".{path.name}.draft")
-                self._write(draft, path, shared_spec(shared))
+                self._write(path, shared_spec(shared))
 
     def shares(self, cdi_id: str) -> bool:
         """Whether there is a file for the edits with that CDI id."""
@@ -106,16 +104,16 @@ class CdiFolder:
                 if shared_cdi_id(name) not in used and path.stat().st_mtime < lately_s:
                     path.unlink(missing_ok=True)
 
-    def _write(self, draft: Path, path: Path, spec: JsonObject) -> None:
+    def _write(self, path: Path, spec: JsonObject) -> None:
         content = json.dumps(spec, separators=(",", ":")).encode("ascii")
         with _naming(path, "write"):
             try:
-                _put(draft, path, content)
+                _put(path, content)
             except (
                 FileNotFoundError
             ):  # no folder yet, or a process that starts took the draft for a dead one's
                 self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-                _put(draft, path, content)
+                _put(path, content)
 
     def _content(self, uid: str) -> Any:
         """The JSON in the claim's file, None where there is none."""
@@ -132,11 +130,9 @@ class CdiFolder:
     def _shared_path(self, name: str) -> Path:
         return self._folder / f"{_SHARED_PREFIX}{name}.json"
 
-    def _draft(self, uid: str) -> Path:
-        return self._folder / f".{_PREFIX}{checked_claim_uid(uid)}.draft"
 
-
-def _put(draft: Path, path: Path, content: bytes) -> None:
+def _put(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.stem}.draft")
     try:
         draft.write_bytes(content)
         draft.replace(path)
