@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, SharedEdits
+from dra_driver.model.health import Ailment
 from dra_driver.model.kinds import Kind
 from dra_driver.model.record import ClaimRecord, Preparation
 
@@ -47,6 +48,9 @@ class Backend(Protocol):
 
     def shared(self) -> SharedEdits | None:
         """What it needs beside that, whatever the target; None where that is nothing, VendorError while it is not known yet."""
+
+    def health(self, pci_address: str) -> tuple[Ailment, ...]:
+        """What the GPU, or an instance on it, suffers from now; a few calls. What its driver does not tell is no ailment."""
 
     def close(self) -> None:
         """Give the library back."""

@@ -24,11 +24,21 @@ _ONE_DAY_S = 86_400
 _Seconds: TypeAlias = Annotated[float, Field(ge=0, le=_ONE_DAY_S)]
 
 
+class SimulatedXid(BaseModel):
+    """An XID that the driver reports once, when it appears in the file; `instance` is the id of the GPU instance that it is about."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    xid: Annotated[int, Field(ge=1)]
+    instance: int | None = None
+
+
 class SimulatedFault(BaseModel):
     """What is wrong with one GPU, or with the driver; what is said together holds together.
 
     `calls` limits `error`, `delay_s`, `hang_s` and `kill` to these calls; without it they concern every call. A call
-    that hangs goes on as soon as the file does not say so any more.
+    that hangs goes on as soon as the file does not say so any more. `xids`, `fields` (None: not offered), `hot` and `links_down`
+    are what the GPU tells of its health.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -41,6 +51,10 @@ class SimulatedFault(BaseModel):
     busy: bool = False
     version: str | None = None
     calls: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    xids: Annotated[tuple[SimulatedXid, ...], Field(strict=False)] = ()
+    fields: Mapping[str, int | None] = Field(default_factory=dict)
+    hot: bool = False
+    links_down: Annotated[int, Field(ge=0)] = 0
 
     def concerns(self, call: str) -> bool:
         """Whether that call is one of those that have the fault."""
@@ -49,11 +63,12 @@ class SimulatedFault(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """What a vendor's faults can be about: its GPUs' PCI addresses, its library's calls and errors."""
+    """What a vendor's faults can be about: its GPUs' PCI addresses, its library's calls, errors and fields."""
 
     gpus: Collection[str]
     calls: Collection[str]
     errors: Collection[str]
+    fields: Collection[str] = ()
 
 
 def parse_faults(content: bytes, words: Vocabulary) -> Mapping[str, SimulatedFault]:
@@ -65,6 +80,7 @@ def parse_faults(content: bytes, words: Vocabulary) -> Mapping[str, SimulatedFau
         fault = _parse_fault(device, fields)
         _refuse_unknown(f"{device}: calls: ", fault.calls, words.calls)
         _refuse_unknown(f"{device}: error: ", [fault.error] if fault.error else [], words.errors)
+        _refuse_unknown(f"{device}: fields: ", fault.fields, words.fields)
         if fault.version and device != DRIVER:
             raise ValueError(f"{device}: version: only {DRIVER!r} has one; write it there")
         if is_mig and fault.model_fields_set - {"busy"}:

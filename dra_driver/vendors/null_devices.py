@@ -10,6 +10,7 @@ from pathlib import Path
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
 from dra_driver.model.errors import VendorError
+from dra_driver.model.health import Ailment
 from dra_driver.ports import Backend
 
 _NULL = os.makedev(1, 3)
@@ -50,6 +51,10 @@ class NullDevices:
     def shared(self) -> SharedEdits | None:
         """As the inner backend."""
         return self._inner.shared()
+
+    def health(self, pci_address: str) -> tuple[Ailment, ...]:
+        """As the inner backend."""
+        return self._inner.health(pci_address)
 
     def close(self) -> None:
         """As the inner backend."""

@@ -45,6 +45,7 @@ CHANGING: Final[Mapping[type, frozenset[str]]] = {
 
 LOOKING: Final[Mapping[type, frozenset[str]]] = {
     Backend: frozenset({"addresses", "read", "identify", "edits", "shared", "close"}),
+    Backend: frozenset({"addresses", "read", "identify", "edits", "health", "close"}),
     ClaimStore: frozenset({"read_all", "read", "note", "noted"}),
     CdiStore: frozenset(
         {"holds", "note", "claims", "share", "shares", "sweep"}

@@ -23,6 +23,7 @@ from dra_driver.model.errors import (
     RecordError,
     VendorError,
 )
+from dra_driver.model.health import Ailment
 from dra_driver.ports import Backend
 from kubelet_plugin.claims import REPLY_MARGIN_S
 from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin
@@ -53,6 +54,9 @@ class Interposed:
 
     def identify(self, target: Target) -> tuple[str, ...]:
         return self._inner.identify(target)
+
+    def health(self, pci_address: str) -> tuple[Ailment, ...]:
+        return self._inner.health(pci_address)
 
     def edits(self, target: Target) -> ContainerEdits:
         return self._inner.edits(target)

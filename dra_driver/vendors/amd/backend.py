@@ -11,6 +11,7 @@ from types import MappingProxyType
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, DeviceNode
 from dra_driver.model.errors import VendorError
+from dra_driver.model.health import Ailment
 from dra_driver.model.names import device_variable
 from dra_driver.vendors.amd.sdk import KfdNode, PciGpu, Sysfs
 from dra_driver.vendors.pci import Numbering
@@ -60,6 +61,10 @@ class AmdBackend:
 
     def shared(self) -> None:
         """Nothing: images bring ROCm's libraries themselves."""
+
+    def health(self, pci_address: str) -> tuple[Ailment, ...]:  # noqa: ARG002 (the port's)
+        """Nothing: what sysfs tells of errors is not read yet."""
+        return ()
 
     def close(self) -> None:
         """Nothing is held between calls."""

@@ -13,12 +13,15 @@ from dra_driver.model.device import (
 )
 from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
 from dra_driver.model.errors import VendorError
+from dra_driver.model.health import Ailment
 from dra_driver.model.names import device_variable
 from dra_driver.vendors.nvidia.changes import create_stage, destroy_stage, set_mode
 from dra_driver.vendors.nvidia.discovery import explained, read_gpu
 from dra_driver.vendors.nvidia.host import DriverHost
+from dra_driver.vendors.nvidia.health_watch import HealthWatch
 from dra_driver.vendors.nvidia.mig_names import Identity
-from dra_driver.vendors.nvidia.nvml import Handle, Nvml
+from dra_driver.vendors.nvidia.nvml import Handle
+from dra_driver.vendors.nvidia.nvml_health import DiagnosingNvml
 from dra_driver.vendors.pci import Numbering
 
 _COMMON_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
@@ -32,6 +35,10 @@ class NvidiaBackend:
     def __init__(self, nvml: Nvml, host: DriverHost | None = None) -> None:
         self._nvml = nvml
         self._host = host
+
+    def __init__(self, nvml: DiagnosingNvml) -> None:
+        self._nvml = nvml
+        self._health = HealthWatch(nvml)
         self._numbering = Numbering()
 
     def addresses(self) -> tuple[str, ...]:
@@ -40,7 +47,9 @@ class NvidiaBackend:
         The kernel's list and not NVML's: NVML gives addresses out for handles only, and the call for a handle brings a GPU
         up that is not up yet, which takes as long as that GPU likes.
         """
-        return self._nvml.pci_addresses()
+        present = self._nvml.pci_addresses()
+        self._health.keep_only(present)
+        return present
 
     def read(self, pci_address: str) -> Gpu:
         """Everything that NVML says about the GPU, the driver's version included, asked anew on each call."""
@@ -62,6 +71,7 @@ class NvidiaBackend:
         """Change the MIG mode, or create or destroy a GPU instance (`gi-3`) or compute instance (`gi-3/ci-0`)."""
         match change:
             case SetMode():
+                self._health.let_go(change.gpu)
                 return set_mode(self._nvml, change)
             case CreateStage():
                 return create_stage(self._nvml, change)
@@ -109,8 +119,13 @@ class NvidiaBackend:
             version = self._nvml.driver_version()
         return self._host.driver_files(version)
 
+    def health(self, pci_address: str) -> tuple[Ailment, ...]:
+        """By XIDs, or the action that the driver recommends, ECC and memory repair, NVLinks, heat: whatever this GPU tells."""
+        return self._health.look(pci_address)
+
     def close(self) -> None:
         """Give NVML back."""
+        self._health.close()
         self._nvml.close()
 
     def _mig_uuid(self, handle: Handle, identity: Identity, target: Target) -> str:

@@ -20,6 +20,7 @@ from dra_driver.vendors.nvidia.nvml import (
     NvmlError,
     PciPlace,
 )
+from dra_driver.vendors.nvidia.sdk_health import PynvmlHealth
 from dra_driver.vendors.nvidia.session import Held, Session
 from dra_driver.vendors.pci import bound_addresses
 
@@ -31,7 +32,7 @@ _LIBRARY = "libnvidia-ml.so.1"
 
 
 class PynvmlNvml:
-    """Implements `Nvml`; its handles are `session.Held`. Safe to use from several threads.
+    """Implements `Nvml` and, as `health`, `NvmlHealth`; its handles are `session.Held`. Safe to use from several threads.
 
     The library is loaded by the first call and kept: each init costs a second of CPU on 8 GPUs. `host_root` is where the
     host's proc and sys folders lie, and the driver's libraries.
@@ -43,6 +44,7 @@ class PynvmlNvml:
         self._driver = host_root / "sys/bus/pci/drivers/nvidia"
         self._session = Session(partial(_load, host_root))
         self._call, self._hold = self._session.call, self._session.hold
+        self.health = PynvmlHealth(self._session)
         self._bound: tuple[str, ...] | None = None
 
     def close(self) -> None:

@@ -22,6 +22,13 @@ class Held:
     period: int
 
 
+class OutdatedHandle(NvmlError):
+    """A handle of a former initialisation: NVML was initialised anew since, which need not be done again."""
+
+    def __init__(self, function: str) -> None:
+        super().__init__(Code.UNINITIALIZED, f"{function} with an outdated handle")
+
+
 class Session:
     """Makes calls of the module that `load` returns, initialised. Safe to use from several threads.
 
@@ -50,6 +57,8 @@ class Session:
         """The result of a call with handles. Whoever holds them must begin again where the driver was reloaded."""
         try:
             return self._attempt(function, arguments)
+        except OutdatedHandle:
+            raise
         except NvmlError as error:
             if error.code in _RELOADED:
                 self.end()
@@ -76,7 +85,7 @@ class Session:
     def _attempt(self, function: str, arguments: tuple[Any, ...]) -> Held:
         with self._calling() as (library, period):
             if any(isinstance(one, Held) and one.period != period for one in arguments):
-                raise NvmlError(Code.UNINITIALIZED, f"nvml{function} with an outdated handle")
+                raise OutdatedHandle(f"nvml{function}")
             plain = (one.value if isinstance(one, Held) else one for one in arguments)
             try:
                 return Held(getattr(library, f"nvml{function}")(*plain), period)

@@ -30,6 +30,7 @@ from dra_driver.vendors.nvidia.nvml import (
 from dra_driver.vendors.nvidia.simulated_faults import meets_faults, open_faults
 from dra_driver.vendors.nvidia.simulated_file import StateFile
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu, simulated_gpus
+from dra_driver.vendors.nvidia.simulated_health import SimulatedHealth
 from dra_driver.vendors.nvidia.simulated_state import COMPUTE_SLICES, InstanceState, MigState
 
 T = TypeVar("T")
@@ -53,12 +54,13 @@ class _Compute:
 
 @meets_faults
 class SimulatedNvml:
-    """Implements `Nvml` on the NVIDIA GPUs of a machine. MachineError if the profile describes no possible GPU."""
+    """Implements `Nvml` and, as `health`, `NvmlHealth` on the NVIDIA GPUs of a machine. MachineError if the profile describes no possible GPU."""
 
     def __init__(self, machine: Machine, *, node: str, state_dir: Path) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
         self._gpus = simulated_gpus(machine, node)
         self.faults = open_faults(state_dir, tuple(gpu.pci_address for gpu in self._gpus))
+        self.health = SimulatedHealth(self.faults)
         self._files = {
             gpu.pci_address: StateFile(state_dir / f"{gpu.pci_address}.json", gpu.initial)
             for gpu in self._gpus

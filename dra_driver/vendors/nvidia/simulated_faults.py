@@ -11,12 +11,18 @@ from typing import Any, Protocol, TypeVar
 from dra_driver.config.faults import DRIVER, Vocabulary
 from dra_driver.vendors.fault_file import FaultFile
 from dra_driver.vendors.nvidia.nvml import Code, Nvml, NvmlError
+from dra_driver.vendors.nvidia.nvml_health import Field, NvmlHealth
 
 _FAULTLESS = frozenset({"close", "pci_place"})
 """Not calls of the library: the one gives it back, the other asks the kernel."""
 
 _OF_NO_GPU = frozenset({"driver_version", "cuda_version", "pci_addresses", "capability_minor"})
-CALLS = frozenset(name for name in vars(Nvml) if not name.startswith("_")) - _FAULTLESS
+CALLS = (
+    frozenset(
+        name for part in (Nvml, NvmlHealth) for name in vars(part) if not name.startswith("_")
+    )
+    - _FAULTLESS
+)
 
 
 class Faulty(Protocol):
@@ -34,13 +40,14 @@ F = TypeVar("F", bound=Faulty)
 def open_faults(folder: Path, gpus: tuple[str, ...]) -> FaultFile:
     """The faults of these GPUs, from `faults.json` in the folder."""
     errors = [code.name for code in Code if code is not Code.SUCCESS]
-    words = Vocabulary(gpus=gpus, calls=CALLS, errors=errors)
+    fields = [field.name for field in Field]
+    words = Vocabulary(gpus=gpus, calls=CALLS, errors=errors, fields=fields)
     return FaultFile(folder / "faults.json", words)
 
 
 def meets_faults(nvml: type[F]) -> type[F]:
     """The class, each of whose calls meets the driver's fault and then the fault of the GPU that it is about."""
-    for name in CALLS:
+    for name in CALLS & vars(nvml).keys():
         setattr(nvml, name, _meeting(getattr(nvml, name)))
     return nvml
 

@@ -18,6 +18,7 @@ import pytest
 from dra_driver.config.machine import Machine
 from dra_driver.model.device import Placement
 from dra_driver.vendors.nvidia.nvml import Code, MigMode, NvmlError
+from dra_driver.vendors.nvidia.nvml_health import Field
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 
@@ -144,10 +145,41 @@ class Library:
         status._obj.value = self._nvml.set_mig_mode(self._of(gpu), MigMode(mode))
 
     def c_nvmlDeviceGetFieldValues(self, gpu: Any, count: Any, values: Any) -> None:
-        assert count.value == 1
-        (field,) = values._obj
-        assert field.fieldId == 184
-        field.value.uiVal = self._nvml.is_mig_resetless(self._of(gpu))
+        device = self._of(gpu)
+        offered = self._nvml.health.field_values(device, tuple(Field))
+        for field in values._obj[: count.value]:
+            known: dict[int, int] = {int(one): value for one, value in offered.items()}
+            if field.fieldId == 184:
+                known[184] = self._nvml.is_mig_resetless(device)
+            elif field.fieldId == 165 and field.scopeId < 18:
+                known[165] = field.scopeId < self._nvml.health.active_links(device)
+            field.nvmlReturn = Code.SUCCESS if field.fieldId in known else Code.NOT_SUPPORTED
+            field.valueType, field.value.ullVal = 3, known.get(field.fieldId, 0)
+
+    def c_nvmlDeviceGetCurrentClocksEventReasons(self, gpu: Any, reasons: Any) -> None:
+        reasons._obj.value = self._nvml.health.clock_events(self._of(gpu))
+
+    def c_nvmlDeviceGetSupportedEventTypes(self, gpu: Any, types: Any) -> None:
+        types._obj.value = pynvml.nvmlEventTypeXidCriticalError
+
+    def c_nvmlEventSetCreate(self, events: Any) -> None:
+        self._give(events._obj, [])
+
+    def c_nvmlDeviceRegisterEvents(self, gpu: Any, types: Any, events: Any) -> None:
+        assert types.value == pynvml.nvmlEventTypeXidCriticalError
+        self._of(events).append(self._nvml.health.open_events(self._of(gpu)))
+
+    def c_nvmlEventSetWait_v2(self, events: Any, data: Any, timeout: Any) -> None:
+        assert timeout.value == 0, "a wait would keep NVML from being initialised anew"
+        (registered,) = self._of(events)
+        event = self._nvml.health.next_event(registered)
+        if event is None:
+            raise NvmlError(Code.TIMEOUT, "no event")
+        data._obj.eventType, data._obj.eventData = pynvml.nvmlEventTypeXidCriticalError, event.xid
+        data._obj.gpuInstanceId = 0xFFFFFFFF if event.instance is None else event.instance
+
+    def c_nvmlEventSetFree(self, events: Any) -> None:
+        self._handles[ctypes.cast(events, ctypes.c_void_p).value or 0] = None
 
     def c_nvmlDeviceGetGpuInstanceProfileInfoV(self, gpu: Any, index: int, info: Any) -> None:
         profile = self._nvml.gpu_profile(self._of(gpu), index)

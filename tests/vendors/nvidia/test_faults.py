@@ -185,6 +185,7 @@ def test_every_call_can_fail(simulate: Simulate, tmp_path: Path, call: str) -> N
     gpu = nvml.gpu_by_address(GPU)
     instance = nvml.gpu_instance(gpu, 1)
     compute = nvml.compute_instance(instance, 0)
+    events = nvml.health.open_events(gpu)
     subject = {
         "gpu_instance_info": instance,
         "destroy_gpu_instance": instance,
@@ -195,12 +196,14 @@ def test_every_call_can_fail(simulate: Simulate, tmp_path: Path, call: str) -> N
         "compute_instance_info": compute,
         "destroy_compute_instance": compute,
         "gpu_by_address": GPU,
+        "next_event": events,
+        "close_events": events,
     }.get(call, gpu)
     of_the_driver = {"driver_version", "cuda_version", "pci_addresses", "capability_minor"}
     device = "driver" if call in of_the_driver else GPU
     set_faults(tmp_path / "gpus", {device: {"error": "UNKNOWN", "calls": [call]}})
     with pytest.raises(NvmlError) as refused:
-        getattr(nvml, call)(subject)
+        getattr(nvml if hasattr(nvml, call) else nvml.health, call)(subject)
     assert refused.value.code == Code.UNKNOWN
 
 
