@@ -126,6 +126,7 @@ class Process:
             claims_in_use=partial(claims_in_use, settings.pod_resources_socket),
             telemetry=self._telemetry,
             clock=SystemClock(),
+            broken_gpu_effect=settings.broken_gpu_effect,
         )
         state = NodeState(settings.node_name, boot_id=boot_id, owner=self._instance.name)
         return build_node(state, ground)

@@ -55,13 +55,13 @@ def plan(
 def gather(*, resolved: Resolved[PluginSettings]) -> None:
     """Print this node's hardware as a machine profile, for `--machine` elsewhere; takes what `run` takes.
 
-    Nothing is changed. What the profile cannot say is on stderr.
+    Nothing is changed. What the profile cannot say, and what the GPUs suffer from, is on stderr.
     """
     from kubelet_plugin import gathering  # noqa: PLC0415
 
     gathered = gathering.gather(resolved.settings)
-    for omission in gathered.omissions:
-        click.echo(f"note: {omission}", err=True)
+    for note in (*gathered.omissions, *gathered.ailments):
+        click.echo(f"note: {note}", err=True)
     click.echo(gathered.profile, nl=False)
 
 

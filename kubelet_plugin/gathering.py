@@ -15,7 +15,7 @@ from dra_driver.config.settings import PluginSettings
 from dra_driver.model.device import Gpu
 from dra_driver.model.errors import MachineError
 from dra_driver.vendors.catalogue import model_of
-from kubelet_plugin.inspection import look_at_hardware
+from kubelet_plugin.inspection import look_at_hardware, look_at_health
 
 _NEVER_RECORDED = frozenset(
     {"pci_address", "uuid", "index", "driver_version", "numa_node", "pcie_root", "extras"}
@@ -26,10 +26,11 @@ _MOST_EQUAL = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """A profile in YAML, and what of the hardware it does not say."""
+    """A profile in YAML, what of the hardware it does not say, and what the GPUs suffer from."""
 
     profile: str
     omissions: tuple[str, ...]
+    ailments: tuple[str, ...]
 
 
 def gather(settings: PluginSettings) -> Gathered:
@@ -52,7 +53,12 @@ def gather(settings: PluginSettings) -> Gathered:
         raise MachineError(f"node {settings.node_name} has no GPU to describe: {found}")
     profile = _render(settings.node_name, known)
     omissions += _differences(known, _simulated(settings, profile))
-    return Gathered(profile=profile, omissions=tuple(omissions))
+    ailments = tuple(
+        f"GPU {address} is not well: {one.message}"
+        for address, found in look_at_health(settings).items()
+        for one in found
+    )
+    return Gathered(profile=profile, omissions=tuple(omissions), ailments=ailments)
 
 
 def _render(name: str, gpus: Sequence[Gpu]) -> str:

@@ -13,6 +13,7 @@ import structlog
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, SharedEdits
 from dra_driver.model.errors import DraError, VendorError
+from dra_driver.model.health import Ailment
 from dra_driver.ports import Backend
 from kubelet_plugin.locks import NodeLocks, gpu_lock
 from kubelet_plugin.workers import Workers
@@ -80,10 +81,10 @@ class GpuCalls:
             ),
         )
 
-    async def ping(self, pool: str, address: str) -> None:
-        """The GPU answers."""
+    async def ping(self, pool: str, address: str) -> tuple[Ailment, ...] | None:
+        """The GPU answers, and what it suffers from; None where it does not tell, which says nothing of its health."""
         backend = self._backend(pool)
-        await self._call(address, lambda: backend.identify(Target(gpu=address)))
+        return await self._call(address, lambda: _examined(backend, address))
 
     async def finished(self, address: str) -> None:
         """Every call for this GPU that was under way, timed out or not, has come to its end."""
@@ -114,3 +115,12 @@ class GpuCalls:
                 retryable=True,
             )
         return self._backends[pool]
+
+
+def _examined(backend: Backend, address: str) -> tuple[Ailment, ...] | None:
+    backend.identify(Target(gpu=address))
+    try:
+        return backend.health(address)
+    except VendorError as error:
+        log.warning("a GPU does not tell its health", gpu=address, error=str(error))
+        return None

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dra_driver.config.settings import PluginSettings
-from dra_driver.model.errors import StartError
+from dra_driver.model.errors import StartError, VendorError
+from dra_driver.model.health import Ailment
 from dra_driver.model.inventory import Inventory
 from dra_driver.vendors.discovery import discover
 from kubelet_plugin.hardware import open_backends
@@ -30,6 +31,20 @@ def look_at_hardware(settings: PluginSettings) -> Mapping[str, Inventory]:
             finally:
                 backend.close()
     return inventories
+
+
+def look_at_health(settings: PluginSettings) -> Mapping[str, tuple[Ailment, ...]]:
+    """What the GPUs that tell it suffer from now, by PCI address. What a driver reports only once, when it happens, is not in it."""
+    found: dict[str, tuple[Ailment, ...]] = {}
+    with _untouched(settings) as apart:
+        for backend in open_backends(apart).values():
+            try:
+                for address in backend.addresses():
+                    with suppress(VendorError):
+                        found[address] = backend.health(address)
+            finally:
+                backend.close()
+    return found
 
 
 @contextmanager

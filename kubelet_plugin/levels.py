@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from dra_driver.model.health import Cause
 from kubelet_plugin import health_service
 from kubelet_plugin.health_service import HealthBoard
 from kubelet_plugin.metric_families import Health
@@ -30,4 +31,15 @@ def levels(
         device_health=Counter(
             (pool, _WORDS[device.health]) for (pool, _), device in board.current.items()
         ),
+        gpu_conditions=_gpu_conditions(state),
     )
+
+
+def _gpu_conditions(state: NodeState) -> Mapping[tuple[str, Cause], int]:
+    addresses = (gpu for inventory in state.inventories.values() for gpu in inventory.addresses)
+    worst = {(gpu, cause): 0 for gpu in addresses for cause in Cause}
+    for gpu, conditions in state.conditions.items():
+        for one in conditions:
+            key = gpu, one.ailment.cause
+            worst[key] = max(worst.get(key, 0), 1 if one.is_usable else 2)
+    return worst

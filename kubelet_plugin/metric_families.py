@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, TypeAlias, get_args
 
+from dra_driver.model.health import Cause
 from dra_driver.model.reasons import Reason
 from dra_driver.observe.series import Family
 
@@ -73,6 +74,12 @@ DEVICE_HEALTH = Family(
     kind="gauge",
     meaning="Devices by the health that the kubelet is told: healthy, unhealthy, unknown.",
     labels={"pool": (), "health": get_args(Health)},
+)
+GPU_CONDITION = Family(
+    name="dra_gpu_condition",
+    kind="gauge",
+    meaning="What is wrong with GPUs that answer. 0: nothing; 1: marked, still given out; 2: no new claim gets what is concerned.",
+    labels={"gpu": (), "cause": tuple(Cause)},
 )
 SLICE_WRITES = Family(
     name="dra_slice_writes_total",

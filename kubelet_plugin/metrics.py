@@ -6,6 +6,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from dra_driver.model.health import Cause
 from dra_driver.model.reasons import Reason
 from dra_driver.model.record import ClaimRecord
 from dra_driver.observe.process import process_series
@@ -24,12 +25,13 @@ from kubelet_plugin.metric_families import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levels:
-    """What the node holds and offers now; devices by pool name."""
+    """What the node holds and offers now; devices by pool name, conditions by PCI address."""
 
     held_claims: Mapping[ClaimState, int] = field(default_factory=dict)
     prepared_devices: Mapping[str, int] = field(default_factory=dict)
     published_devices: Mapping[str, int] = field(default_factory=dict)
     device_health: Mapping[tuple[str, Health], int] = field(default_factory=dict)
+    gpu_conditions: Mapping[tuple[str, Cause], int] = field(default_factory=dict)
 
 
 class PluginMetrics:
@@ -53,6 +55,7 @@ class PluginMetrics:
             Level(families.PREPARED_DEVICES, lambda: _by_pool(levels().prepared_devices)),
             Level(families.PUBLISHED_DEVICES, lambda: _by_pool(levels().published_devices)),
             Level(families.DEVICE_HEALTH, lambda: _by_health(levels().device_health)),
+            Level(families.GPU_CONDITION, lambda: dict(levels().gpu_conditions.items())),
             self._slice_writes,
             self._recovery_actions,
             self._api_requests,

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dra_driver.model.slices import TaintEffect
 from dra_driver.ports import Backend, CdiStore, ClaimStore, Clock, KubeApi
+from kubelet_plugin.casebook import Casebook
 from kubelet_plugin.claim_source import ClaimSource
 from kubelet_plugin.claims import Claims
 from kubelet_plugin.company import Company
@@ -30,7 +32,7 @@ class Ground:
     """What the node half stands on.
 
     `backends` by pool name; `lock_file` is shared with other processes of this driver; `api` waits until there is a client;
-    `claims_in_use` asks the kubelet for namespace and name of the claims that pods use.
+    `claims_in_use` asks the kubelet for namespace and name of the claims that pods use. `broken_gpu_effect`: of their taints.
     """
 
     instance: Instance
@@ -43,6 +45,7 @@ class Ground:
     claims_in_use: Callable[[], Awaitable[Collection[tuple[str, str]]]]
     telemetry: Telemetry
     clock: Clock
+    broken_gpu_effect: TaintEffect = "NoSchedule"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,8 @@ def build_node(state: NodeState, ground: Ground) -> Node:
     locks = NodeLocks(ground.lock_file)
     company = Company(ground.instance, state, ground.store)
     calls = GpuCalls(ground.backends, Workers(timeout_s=ground.sdk_timeout_s), locks)
-    survey = Survey(state, calls, locks, company, timeout_s=ground.sdk_timeout_s)
+    casebook = Casebook(state, ground.clock, on_broken=ground.broken_gpu_effect)
+    survey = Survey(state, calls, (locks, company), casebook, timeout_s=ground.sdk_timeout_s)
     turns = Turns(locks, company, survey)
     executor = Executor(state, stores, calls, survey, telemetry)
     recovery = Recovery(state, turns, executor, stores, telemetry)

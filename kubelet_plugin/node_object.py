@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dra_driver.model.kinds import NODE
-from dra_driver.model.reasons import Reason
+from dra_driver.model.reasons import REASONS, Reason
 from dra_driver.ports import JsonObject, KubeApi, Recorder
 
 
@@ -28,6 +28,12 @@ class NodeObject:
             "name": metadata["name"],
             "uid": metadata["uid"],
         }
+
+    async def tell(self, reason: Reason, message: str) -> None:
+        """An Event on it, of the reason's own level."""
+        self._recorder.event(
+            await self.reference(), level=REASONS[reason].level, reason=reason, message=message
+        )
 
     async def warn(self, reason: Reason, message: str) -> None:
         """A warning Event on it."""

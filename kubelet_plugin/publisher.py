@@ -21,6 +21,7 @@ from dra_driver.rules.pool_layout import DesiredPool
 from dra_driver.rules.publish import LIMITED_ANNOTATION, PublishMode
 from kubelet_plugin.capability import Capability, decide
 from kubelet_plugin.drain_notice import DrainNotice
+from kubelet_plugin.health_notices import HealthNotices
 from kubelet_plugin.node_object import NodeObject
 from kubelet_plugin.pacing import Pacing
 from kubelet_plugin.pool_writer import PoolWriter
@@ -62,6 +63,7 @@ class Publisher:
         self._node = NodeObject(api, state.node, telemetry.recorder)
         self._store = SliceStore(api, self._node, telemetry.metrics)
         self._drain = DrainNotice(self._node)
+        self._health = HealthNotices(self._node)
         self._pacing = Pacing(clock, self._rng)
         self._writer = PoolWriter(self._store, self._pacing)
         self._targets = Targets(api, self._node, state, policy, clock)
@@ -134,6 +136,7 @@ class Publisher:
         stored = await self._store.read()
         self._pacing.notice(stored)
         await self._drain.look(stored.values())
+        await self._health.tell(self._state.conditions)
         pools = await self._targets.pools(stored, capability.mode, self._drain.since)
         await self._delete_strangers(pools, stored)
         annotations = self._annotations(capability)

@@ -15,9 +15,11 @@ from types import MappingProxyType
 
 from dra_driver.model.claim import AllocatedClaim
 from dra_driver.model.device import DestroyStage, Gpu, Instance, SetMode
+from dra_driver.model.health import Condition
 from dra_driver.model.inventory import Fault, Inventory
 from dra_driver.model.names import pool_name
 from dra_driver.model.record import ClaimRecord, Preparation, Step
+from dra_driver.rules.health import afflicted
 from kubelet_plugin.footprint import plan_release
 from kubelet_plugin.planner import Snapshot
 
@@ -30,6 +32,7 @@ class NodeState:
         self._boot_id = boot_id
         self._owner = owner
         self._inventories: dict[str, Inventory] = {}
+        self._conditions: dict[str, tuple[Condition, ...]] = {}
         self._records: dict[str, ClaimRecord] = {}
         self._on_gpu: defaultdict[str, set[str]] = defaultdict(set)
         self._changed = asyncio.Event()
@@ -39,6 +42,19 @@ class NodeState:
     def inventories(self) -> Mapping[str, Inventory]:
         """By pool name."""
         return MappingProxyType(self._inventories)
+
+    @property
+    def conditions(self) -> Mapping[str, tuple[Condition, ...]]:
+        """What is wrong with GPUs that answer, by PCI address; those that are well are not named."""
+        return MappingProxyType(self._conditions)
+
+    def afflicted(self, pool: str) -> Mapping[str, tuple[Condition, ...]]:
+        """Those conditions by the names of the pool's devices that have them."""
+        inventory = self._inventories.get(pool)
+        found: dict[str, tuple[Condition, ...]] = {}
+        for gpu in inventory.gpus if inventory and self._conditions else ():
+            found |= afflicted(gpu, self._conditions.get(gpu.pci_address, ()))
+        return found
 
     @property
     def records(self) -> Mapping[str, ClaimRecord]:
@@ -56,7 +72,7 @@ class NodeState:
         return self._facts(claim).gpus(exclusive=True)
 
     def on_inventory(self, listener: Callable[[], None]) -> None:
-        """Have it called whenever an inventory has changed."""
+        """Have it called whenever an inventory, or the health of a GPU, has changed."""
         self._listeners.append(listener)
 
     def observe(self, inventory: Inventory) -> None:
@@ -65,8 +81,17 @@ class NodeState:
         if self._inventories.get(pool) != inventory:
             self._inventories[pool] = inventory
             self._signal()
-            for listener in self._listeners:
-                listener()
+            self._notify()
+
+    def observe_conditions(self, address: str, found: tuple[Condition, ...]) -> None:
+        """Take over what is wrong with one GPU now."""
+        if self._conditions.get(address, ()) == found:
+            return
+        if found:
+            self._conditions[address] = found
+        else:
+            del self._conditions[address]
+        self._notify()
 
     def observe_gpu(self, pool: str, found: Gpu | Fault) -> None:
         """Take over what was seen of one GPU."""
@@ -167,6 +192,10 @@ class NodeState:
     def _signal(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+    def _notify(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _set_mode(self, change: SetMode) -> None:
         self._change_gpu(change.gpu, lambda gpu: _in_mode(gpu, change.mode))

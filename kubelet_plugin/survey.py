@@ -10,6 +10,7 @@ import structlog
 from dra_driver.model.device import Gpu
 from dra_driver.model.errors import DraError, VendorError
 from dra_driver.model.inventory import Fault, Inventory
+from kubelet_plugin.casebook import Casebook
 from kubelet_plugin.company import Company
 from kubelet_plugin.gpu_calls import GpuCalls
 from kubelet_plugin.locks import NodeLocks, gpu_lock
@@ -28,15 +29,15 @@ class Survey:
         self,
         state: NodeState,
         calls: GpuCalls,
-        locks: NodeLocks,
-        company: Company,
+        turns: tuple[NodeLocks, Company],
+        casebook: Casebook,
         *,
         timeout_s: float,
     ) -> None:
         self._state = state
         self._calls = calls
-        self._locks = locks
-        self._company = company
+        self._locks, self._company = turns
+        self._casebook = casebook
         self._timeout_s = timeout_s
 
     async def look(self) -> None:
@@ -47,7 +48,7 @@ class Survey:
         await asyncio.gather(*(self._look_at_pool(pool) for pool in self._calls.pools))
 
     async def ping(self) -> None:
-        """Ask every GPU a small question, and look at those that answer otherwise than they did: healthy, sick, new or gone."""
+        """Ask every GPU a small question and how it is, and look at those that answer otherwise than they did: new, gone, hung or back."""
         await asyncio.gather(*(self._ping_pool(pool) for pool in self._calls.pools))
 
     async def look_at(self, pool: str, address: str) -> Gpu | None:
@@ -59,7 +60,7 @@ class Survey:
             if address in await self._calls.addresses(pool):
                 self._note_fault(pool, Fault(pci_address=address, message=str(error)))
                 raise
-            self._state.lose_gpu(pool, address)
+            self._lose(pool, address)
             return None
         if pool not in self._state.inventories:  # a call that came before the first look
             self._expect(pool, await self._calls.addresses(pool))
@@ -83,7 +84,7 @@ class Survey:
     async def _ping_one(self, pool: str, address: str) -> None:
         """Look at the GPU unless it answers as the last look found it; one that is `unseen` gets its look either way."""
         try:
-            await self._calls.ping(pool, address)
+            self._casebook.note(address, await self._calls.ping(pool, address))
         except VendorError:
             faults = self._state.inventories[pool].faults
             is_changed = address not in {one.pci_address for one in faults if not one.unseen}
@@ -126,7 +127,7 @@ class Survey:
             self._state.observe(known)
         for address in set(known.addresses).difference(addresses):
             log.warning("a GPU is gone", gpu=address)
-            self._state.lose_gpu(pool, address)
+            self._lose(pool, address)
         for address in set(addresses).difference(known.addresses):
             message = f"GPU {address} has not answered yet; its driver is being asked"
             self._state.observe_gpu(pool, Fault(pci_address=address, message=message, unseen=True))
@@ -141,7 +142,8 @@ class Survey:
                     await (
                         self._company.learn_all()
                     )  # else what another process made would be nobody's
-                    await self.look_at(pool, address)
+                    if await self.look_at(pool, address) is not None:
+                        self._casebook.note(address, await self._calls.ping(pool, address))
         except TimeoutError:
             if self._locks.is_elsewhere(lock):
                 message = f"GPU {address}: another plugin process has it and does not give it back; delete that plugin's pod"
@@ -154,6 +156,10 @@ class Survey:
         is_usable = self._state.inventories[pool].gpu(address) is not None
         waits_anew = is_usable or not self._locks.is_elsewhere(gpu_lock(address))
         return self._timeout_s if waits_anew else 0.0
+
+    def _lose(self, pool: str, address: str) -> None:
+        self._casebook.forget(address)
+        self._state.lose_gpu(pool, address)
 
     def _note_fault(self, pool: str, fault: Fault) -> None:
         if pool in self._state.inventories:

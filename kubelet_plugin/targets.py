@@ -12,6 +12,7 @@ from dra_driver.model.names import pool_name
 from dra_driver.ports import Clock, KubeApi
 from dra_driver.rules.draining import drained
 from dra_driver.rules.forms import made_instances
+from dra_driver.rules.health import without_unusable
 from dra_driver.rules.pool_layout import DEVICES_PER_SLICE, DesiredPool
 from dra_driver.rules.publish import PublishMode, desired_pool
 from kubelet_plugin.node_object import NodeObject
@@ -88,6 +89,8 @@ class Targets:
             desired_pool(self._state.node, inventory, made, mode, budget)
             for inventory in inventories
         ]
+        if mode is PublishMode.PLAIN:
+            pools = [without_unusable(one, self._state.afflicted(one.name)) for one in pools]
         for pool in pools:
             if self._left_out.get(pool.name, ()) != pool.left_out:
                 self._left_out[pool.name] = pool.left_out

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from dra_driver.model.slices import ResourceSlice
 from dra_driver.ports import Clock, KubeApi
+from dra_driver.rules.health import with_health_taints
 from dra_driver.rules.pool_diff import diff_pool, with_known_times
 from dra_driver.rules.pool_layout import DesiredPool
 from dra_driver.rules.publish import PublishMode
@@ -52,7 +53,10 @@ class Withdrawing:
                 targets.append(known)
                 continue
             timed = (*known.slices, *_slices_of(pool.name, stored))
-            target = with_known_times(self._withdraw(pool, mode, unused).pool, timed)
+            target = self._withdraw(pool, mode, unused).pool
+            if mode is not PublishMode.PLAIN:
+                target = with_health_taints(target, self._state.afflicted(pool.name))
+            target = with_known_times(target, timed)
             self._offered[pool.name] = target
             targets.append(target)
         return targets

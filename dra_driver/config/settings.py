@@ -17,6 +17,7 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "text"]
 PublishChoice: TypeAlias = Literal["auto", "full", "plain"]
 CoexistenceChoice: TypeAlias = Literal["refuse", "ignore"]
+BrokenEffect: TypeAlias = Literal["NoSchedule", "NoExecute"]
 
 OFF = "off"
 """Instead of an address: listen nowhere."""
@@ -118,6 +119,10 @@ class PluginSettings(BaseModel):
     coexistence: CoexistenceChoice = Field(
         "refuse",
         description="GPUs that a device plugin or another DRA driver offers on this node, too. `refuse`: they are not published; `ignore`: they are.",
+    )
+    broken_gpu_effect: BrokenEffect = Field(
+        "NoSchedule",
+        description="The taint on devices of a broken GPU. `NoSchedule`: no new claim gets them; `NoExecute`: their pods are evicted, whatever PodDisruptionBudgets say.",
     )
     sdk_timeout_s: Seconds = Field(
         25.0, description="Seconds after which a call to a vendor's library counts as hung."

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     FIELDS_DROPPED = "FieldsDropped"
     PARTITIONS_NOT_PUBLISHED = "PartitionsNotPublished"
     ANOTHER_DRIVER_OFFERS = "AnotherDriverOffers"
+    GPU_UNHEALTHY = "GpuUnhealthy"
+    GPU_RECOVERED = "GpuRecovered"
 
     @classmethod
     def of(cls, word: str) -> Reason:
@@ -149,6 +151,15 @@ REASONS: Mapping[Reason, Entry] = MappingProxyType(
         Reason.ANOTHER_DRIVER_OFFERS: Entry(
             regarding=Regarding.NODE,
             meaning="a device plugin or another DRA driver offers the same GPUs, so they are not published; the message names both",
+        ),
+        Reason.GPU_UNHEALTHY: Entry(
+            regarding=Regarding.NODE,
+            meaning="a GPU that answers is degraded or broken; the message says what is wrong, what to do, and whether new claims get it",
+        ),
+        Reason.GPU_RECOVERED: Entry(
+            regarding=Regarding.NODE,
+            level="Normal",
+            meaning="what was wrong with a GPU is over; its devices bear no taint of it any more",
         ),
         Reason.PARTITIONS_NOT_PUBLISHED: Entry(
             regarding=Regarding.NODE,

@@ -15,6 +15,7 @@ from dra_driver.model.names import DRIVER_NAME
 from dra_driver.model.slices import Device, ResourceSlice, Taint
 from dra_driver.rules.devices import MONITOR_TAINT, PCI_BUS_ID
 from dra_driver.rules.draining import DRAINING_TAINT
+from dra_driver.rules.health import HEALTH_TAINTS
 from dra_driver.rules.pool_layout import DesiredPool, GpuOffer, lay_out, offers_in
 from dra_driver.rules.publish import PublishMode
 
@@ -23,7 +24,7 @@ WITHDRAWN_TAINT = f"{DRIVER_NAME}/withdrawn"
 UNHEALTHY_TAINT = f"{DRIVER_NAME}/unhealthy"
 """On the devices of a GPU that is there and does not answer."""
 
-_PASSING = frozenset({WITHDRAWN_TAINT, UNHEALTHY_TAINT, DRAINING_TAINT})
+_PASSING = frozenset({WITHDRAWN_TAINT, UNHEALTHY_TAINT, DRAINING_TAINT, *HEALTH_TAINTS.values()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
