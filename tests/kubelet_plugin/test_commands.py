@@ -25,6 +25,7 @@ from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.planner import plan_prepare
 from kubelet_plugin.state import NodeState
 from tests.kubelet_plugin.conftest import NewClaim
+from tests.vendors.faults import set_faults
 
 Program: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -327,3 +328,15 @@ def test_gather_without_gpus_is_an_error(program: Program, tmp_path: Path) -> No
     done = program("gather", machine=None, host_root=str(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: node n has no GPU to describe: no GPU driver is loaded\n"
+
+
+def test_gather_says_which_gpus_are_not_well(program: Program, tmp_path: Path) -> None:
+    """Beside the profile, which is the same as without; the GPU is named, with what to do."""
+    well = program("gather")
+    folder = tmp_path / "hardware" / "nvidia"
+    folder.mkdir(parents=True)
+    set_faults(folder, {"0000:43:00.0": {"fields": {"REMAPPED_FAILURE": 1}}})
+    sick = program("gather")
+    assert (sick.returncode, sick.stdout) == (0, well.stdout)
+    note = "note: GPU 0000:43:00.0 is not well: a bad memory row could not be remapped; replace the GPU"
+    assert sick.stderr.splitlines() == [*well.stderr.splitlines(), note]

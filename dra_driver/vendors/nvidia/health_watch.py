@@ -88,7 +88,10 @@ class HealthWatch:
         return tuple(ailments_in(replace(reading, xid=watched.xid)))
 
     def let_go(self, pci_address: str) -> None:
-        """Hold nothing of the GPU until the next look, so that its mode can change; its links may be others afterwards."""
+        """Hold nothing of the GPU until the next look, so that its mode can change; its links may be others afterwards.
+
+        An XID in between is heard of only through the action that the driver recommends.
+        """
         watched = self._watched.get(pci_address)
         if watched is not None:
             watched.links = watched.links_lost = 0
