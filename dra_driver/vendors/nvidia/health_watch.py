@@ -149,12 +149,18 @@ class HealthWatch:
         return 0 if in_mig else watched.links - links
 
     def _xids(self, gpu: Handle, watched: _Watched) -> list[XidEvent]:
+        """What was reported since the last look. A failure hides nothing that was taken out of the set before it."""
         health = self._nvml.health
         if watched.events is None:
             watched.events = _offered(lambda: health.open_events(gpu), None)
         found: list[XidEvent] = []
         while watched.events is not None and len(found) < _MOST_EVENTS:
-            event = health.next_event(watched.events)
+            try:
+                event = health.next_event(watched.events)
+            except NvmlError:
+                if found:
+                    break
+                raise
             if event is None:
                 break
             found.append(event)

@@ -13,7 +13,8 @@ from dra_driver.model.errors import VendorError
 from dra_driver.model.health import Ailment, Cause, Severity
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.health_watch import LOOKS_PER_STATE
-from dra_driver.vendors.nvidia.nvml import NvmlError
+from dra_driver.vendors.nvidia.nvml import Code, NvmlError
+from dra_driver.vendors.nvidia.nvml_health import XidEvent
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.xids import APPLICATION_XIDS, XIDS
@@ -207,6 +208,30 @@ def test_a_burst_of_xids_keeps_no_thread(bench: Bench) -> None:
     bench.breaks(**OLD_DRIVER, xids=[{"xid": 92}] * 64 + [{"xid": 119}])
     assert bench.found() == [(Cause.DRIVER_ERROR, Severity.DEGRADED, "92")]
     assert bench.found() == [(Cause.DRIVER_ERROR, Severity.BROKEN, "119")]
+
+
+def test_a_failure_hides_no_xid_that_was_taken_before(
+    simulate: Callable[..., SimulatedNvml], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each is told only once; the failure is raised by the next look."""
+    bench = Bench(tmp_path, nvml := simulate(), nvml)
+    bench.breaks(**OLD_DRIVER)
+    bench.found()
+    bench.breaks(**OLD_DRIVER, xids=[{"xid": 119}, {"xid": 79}])
+    answers = iter([XidEvent(xid=119)])
+
+    def fail(*_: object) -> XidEvent:
+        for answer in answers:
+            return answer
+        raise NvmlError(Code.UNKNOWN, "the event set")
+
+    monkeypatch.setattr(nvml.health, "next_event", fail)
+    stands = (Cause.DRIVER_ERROR, Severity.BROKEN, "119")
+    assert bench.found() == [stands]
+    with pytest.raises(NvmlError, match="UNKNOWN"):
+        bench.found()
+    monkeypatch.undo()
+    assert stands in bench.found()
 
 
 @pytest.mark.parametrize("call", ["field_values", "active_links", "clock_events", "open_events"])
