@@ -44,8 +44,7 @@ CHANGING: Final[Mapping[type, frozenset[str]]] = {
 """The methods of each Protocol that change something outside: a process may die before and after each."""
 
 LOOKING: Final[Mapping[type, frozenset[str]]] = {
-    Backend: frozenset({"addresses", "read", "identify", "edits", "shared", "close"}),
-    Backend: frozenset({"addresses", "read", "identify", "edits", "health", "close"}),
+    Backend: frozenset({"addresses", "read", "identify", "edits", "shared", "health", "close"}),
     ClaimStore: frozenset({"read_all", "read", "note", "noted"}),
     CdiStore: frozenset(
         {"holds", "note", "claims", "share", "shares", "sweep"}

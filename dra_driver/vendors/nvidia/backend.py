@@ -17,8 +17,8 @@ from dra_driver.model.health import Ailment
 from dra_driver.model.names import device_variable
 from dra_driver.vendors.nvidia.changes import create_stage, destroy_stage, set_mode
 from dra_driver.vendors.nvidia.discovery import explained, read_gpu
-from dra_driver.vendors.nvidia.host import DriverHost
 from dra_driver.vendors.nvidia.health_watch import HealthWatch
+from dra_driver.vendors.nvidia.host import DriverHost
 from dra_driver.vendors.nvidia.mig_names import Identity
 from dra_driver.vendors.nvidia.nvml import Handle
 from dra_driver.vendors.nvidia.nvml_health import DiagnosingNvml
@@ -32,12 +32,9 @@ class NvidiaBackend:
 
     vendor = Vendor.NVIDIA
 
-    def __init__(self, nvml: Nvml, host: DriverHost | None = None) -> None:
+    def __init__(self, nvml: DiagnosingNvml, host: DriverHost | None = None) -> None:
         self._nvml = nvml
         self._host = host
-
-    def __init__(self, nvml: DiagnosingNvml) -> None:
-        self._nvml = nvml
         self._health = HealthWatch(nvml)
         self._numbering = Numbering()
 

@@ -9,7 +9,8 @@ import pytest
 
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
-from dra_driver.vendors.nvidia.nvml import Architecture, Code, MigMode, Nvml
+from dra_driver.vendors.nvidia.nvml import Architecture, Code, MigMode
+from dra_driver.vendors.nvidia.nvml_health import DiagnosingNvml
 from dra_driver.vendors.nvidia.profiles import BOARDS
 from tests.vendors.nvidia.contract.boards import first, on_all_boards, profiles, refusal
 from tests.vendors.nvidia.contract.conftest import Hardware
@@ -17,7 +18,7 @@ from tests.vendors.nvidia.contract.conftest import Hardware
 _UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
-def test_a_gpu_says_what_it_is(readable: Nvml) -> None:
+def test_a_gpu_says_what_it_is(readable: DiagnosingNvml) -> None:
     """Each fact has the shape that discovery reads, and no two GPUs share address, UUID or minor."""
     gpus = {at: readable.gpu_by_address(at) for at in readable.pci_addresses()}
     assert gpus
@@ -35,12 +36,12 @@ def test_a_gpu_says_what_it_is(readable: Nvml) -> None:
     assert len({readable.minor(gpu) for gpu in gpus.values()}) == len(gpus)
 
 
-def test_a_gpu_that_is_not_there_is_not_found(readable: Nvml) -> None:
+def test_a_gpu_that_is_not_there_is_not_found(readable: DiagnosingNvml) -> None:
     """The address of no device is NOT_FOUND, and not an invalid argument."""
     assert refusal(lambda: readable.gpu_by_address("0000:fe:1f.0")) == Code.NOT_FOUND
 
 
-def test_profiles_are_consistent(readable: Nvml) -> None:
+def test_profiles_are_consistent(readable: DiagnosingNvml) -> None:
     """Whether MIG is on or off: ids are unique, places lie on one axis, equally wide, and hold at least one instance."""
     gpu = first(readable)
     found = dict(profiles(readable, gpu))
@@ -59,7 +60,7 @@ def test_profiles_are_consistent(readable: Nvml) -> None:
     )
 
 
-def test_mig_off_is_no_error_where_devices_are_listed(readable: Nvml) -> None:
+def test_mig_off_is_no_error_where_devices_are_listed(readable: DiagnosingNvml) -> None:
     """With MIG off, or none at all, there are no MIG devices; GPU instances cannot even be asked for."""
     gpu = first(readable)
     found = dict(profiles(readable, gpu))
@@ -71,7 +72,7 @@ def test_mig_off_is_no_error_where_devices_are_listed(readable: Nvml) -> None:
         assert refusal(ask) == Code.NOT_SUPPORTED
 
 
-def test_the_backend_reads_it_without_a_fault(readable: Nvml) -> None:
+def test_the_backend_reads_it_without_a_fault(readable: DiagnosingNvml) -> None:
     """Each GPU that the kernel lists becomes one of ours."""
     found = discover(NvidiaBackend(readable))
     assert found.faults == ()
