@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from dra_driver.model.activity import Activity
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, SharedEdits
 from dra_driver.model.health import Ailment
@@ -51,6 +52,9 @@ class Backend(Protocol):
 
     def health(self, pci_address: str) -> tuple[Ailment, ...]:
         """What the GPU, or an instance on it, suffers from now; a few calls. What its driver does not tell is no ailment."""
+
+    def activity(self, pci_address: str) -> tuple[Activity, ...]:
+        """What the GPU and the partitions on it do, the GPU first; some figures are averages since the last call."""
 
     def close(self) -> None:
         """Give the library back."""

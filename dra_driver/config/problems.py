@@ -38,7 +38,8 @@ def show(value: object) -> str:
 
 
 def _sentence(problem: Any, model: type[BaseModel]) -> str:
-    *parents, name = problem["loc"]
+    place = [part for part in problem["loc"] if isinstance(part, str)]  # numbers count in lists
+    *parents, name = place
     value = show(problem["input"])
     fields = _fields_at(model, parents)
     if problem["type"] == "extra_forbidden":
@@ -50,7 +51,7 @@ def _sentence(problem: Any, model: type[BaseModel]) -> str:
     if choices:
         return f"{value} is not known{known}{_hint(problem['input'], choices)}"
     if problem["type"] == "model_type":
-        return f"{value} is not an object; known: {', '.join(_fields_at(model, problem['loc']))}"
+        return f"{value} is not an object; known: {', '.join(_fields_at(model, place))}"
     if problem["type"] == "path_type":
         return f"{value} should be a path"
     return f"{value} {problem['msg'].removeprefix('Value error, ').removeprefix('Input ')}"

@@ -7,6 +7,7 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
+from dra_driver.model.activity import Activity
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
 from dra_driver.model.errors import VendorError
@@ -55,6 +56,10 @@ class NullDevices:
     def health(self, pci_address: str) -> tuple[Ailment, ...]:
         """As the inner backend."""
         return self._inner.health(pci_address)
+
+    def activity(self, pci_address: str) -> tuple[Activity, ...]:
+        """As the inner backend."""
+        return self._inner.activity(pci_address)
 
     def close(self) -> None:
         """As the inner backend."""

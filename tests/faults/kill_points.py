@@ -16,6 +16,7 @@ from typing import Final, get_args
 from dra_driver.model.device import PartitionChange
 from dra_driver.ports import Backend, CdiStore, ClaimStore, KubeApi
 from dra_driver.vendors.nvidia.nvml import Nvml
+from dra_driver.vendors.nvidia.nvml_activity import NvmlActivity
 
 ENVIRONMENT: Final = "DRA_TEST_KILL_AT"
 """The variable that names the point at which a process dies."""
@@ -40,11 +41,14 @@ CHANGING: Final[Mapping[type, frozenset[str]]] = {
             "destroy_compute_instance",
         }
     ),
+    NvmlActivity: frozenset(),  # samples are memory of the process's own
 }
 """The methods of each Protocol that change something outside: a process may die before and after each."""
 
 LOOKING: Final[Mapping[type, frozenset[str]]] = {
-    Backend: frozenset({"addresses", "read", "identify", "edits", "shared", "health", "close"}),
+    Backend: frozenset(
+        {"addresses", "read", "identify", "edits", "shared", "health", "activity", "close"}
+    ),
     ClaimStore: frozenset({"read_all", "read", "note", "noted"}),
     CdiStore: frozenset(
         {"holds", "note", "claims", "share", "shares", "sweep"}
@@ -58,6 +62,13 @@ LOOKING: Final[Mapping[type, frozenset[str]]] = {
             *("is_mig_resetless", "gpu_profile", "placements", "gpu_instances", "gpu_instance"),
             *("gpu_instance_info", "compute_profile", "compute_instances", "compute_instance"),
             *("compute_instance_info", "mig_uuids", "capability_minor"),
+        }
+    ),
+    NvmlActivity: frozenset(
+        {
+            *("mig_devices", "utilization", "memory_use", "power_milliwatts"),
+            *("temperature_celsius", "clock_reasons", "processes", "process_samples"),
+            *("has_gpm", "gpm_sample", "gpm_percentages", "gpm_free"),
         }
     ),
 }

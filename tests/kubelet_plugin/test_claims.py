@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dra_driver.config.machine import Machine
+from dra_driver.model.activity import Activity
 from dra_driver.model.device import CreateStage, DestroyStage, Gpu, PartitionChange, SetMode, Target
 from dra_driver.model.edits import ContainerEdits, Mount, SharedEdits
 from dra_driver.model.errors import (
@@ -63,6 +64,9 @@ class Interposed:
 
     def shared(self) -> SharedEdits | None:
         return self.files
+
+    def activity(self, pci_address: str) -> tuple[Activity, ...]:
+        return self._inner.activity(pci_address)
 
     def close(self) -> None:
         self._inner.close()

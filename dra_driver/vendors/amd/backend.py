@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from dra_driver.model.activity import Activity
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, DeviceNode
 from dra_driver.model.errors import VendorError
@@ -64,6 +65,10 @@ class AmdBackend:
 
     def health(self, pci_address: str) -> tuple[Ailment, ...]:  # noqa: ARG002 (the port's)
         """Nothing: what sysfs tells of errors is not read yet."""
+        return ()
+
+    def activity(self, pci_address: str) -> tuple[Activity, ...]:  # noqa: ARG002 (the port's)
+        """Nothing: AMD GPUs are not measured yet."""
         return ()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dra_driver.model.activity import Activity
 from dra_driver.model.device import (
     CreateStage,
     DestroyStage,
@@ -15,13 +16,14 @@ from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
 from dra_driver.model.errors import VendorError
 from dra_driver.model.health import Ailment
 from dra_driver.model.names import device_variable
+from dra_driver.vendors.nvidia.activity import ActivityMeter
 from dra_driver.vendors.nvidia.changes import create_stage, destroy_stage, set_mode
 from dra_driver.vendors.nvidia.discovery import explained, read_gpu
 from dra_driver.vendors.nvidia.health_watch import HealthWatch
 from dra_driver.vendors.nvidia.host import DriverHost
 from dra_driver.vendors.nvidia.mig_names import Identity
 from dra_driver.vendors.nvidia.nvml import Handle
-from dra_driver.vendors.nvidia.nvml_health import DiagnosingNvml
+from dra_driver.vendors.nvidia.nvml_library import NvmlLibrary
 from dra_driver.vendors.pci import Numbering
 
 _COMMON_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
@@ -32,10 +34,11 @@ class NvidiaBackend:
 
     vendor = Vendor.NVIDIA
 
-    def __init__(self, nvml: DiagnosingNvml, host: DriverHost | None = None) -> None:
+    def __init__(self, nvml: NvmlLibrary, host: DriverHost | None = None) -> None:
         self._nvml = nvml
         self._host = host
         self._health = HealthWatch(nvml)
+        self._meter = ActivityMeter(nvml)
         self._numbering = Numbering()
 
     def addresses(self) -> tuple[str, ...]:
@@ -65,7 +68,11 @@ class NvidiaBackend:
             )
 
     def partition(self, change: PartitionChange) -> str:
-        """Change the MIG mode, or create or destroy a GPU instance (`gi-3`) or compute instance (`gi-3/ci-0`)."""
+        """Change the MIG mode, or create or destroy a GPU instance (`gi-3`) or compute instance (`gi-3/ci-0`).
+
+        What we measure with is closed before: no instance, and no mode, may be kept in use by us.
+        """
+        self._meter.close(change.gpu)
         match change:
             case SetMode():
                 self._health.let_go(change.gpu)
@@ -120,9 +127,15 @@ class NvidiaBackend:
         """By XIDs, or the action that the driver recommends, ECC and memory repair, NVLinks, heat: whatever this GPU tells."""
         return self._health.look(pci_address)
 
+    def activity(self, pci_address: str) -> tuple[Activity, ...]:
+        """Of the GPU, then of each MIG device; GPM's figures (Hopper and newer) from the second time on."""
+        with explained(f"GPU {pci_address}: measuring it"):
+            return self._meter.measure(pci_address)
+
     def close(self) -> None:
         """Give NVML back."""
         self._health.close()
+        self._meter.close_all()
         self._nvml.close()
 
     def _mig_uuid(self, handle: Handle, identity: Identity, target: Target) -> str:

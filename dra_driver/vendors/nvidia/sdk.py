@@ -20,6 +20,7 @@ from dra_driver.vendors.nvidia.nvml import (
     NvmlError,
     PciPlace,
 )
+from dra_driver.vendors.nvidia.sdk_activity import PynvmlActivity
 from dra_driver.vendors.nvidia.sdk_health import PynvmlHealth
 from dra_driver.vendors.nvidia.session import Held, Session
 from dra_driver.vendors.pci import bound_addresses
@@ -32,7 +33,7 @@ _LIBRARY = "libnvidia-ml.so.1"
 
 
 class PynvmlNvml:
-    """Implements `Nvml` and, as `health`, `NvmlHealth`; its handles are `session.Held`. Safe to use from several threads.
+    """Implements `NvmlLibrary`; its handles are `session.Held`. Safe to use from several threads.
 
     The library is loaded by the first call and kept: each init costs a second of CPU on 8 GPUs. `host_root` is where the
     host's proc and sys folders lie, and the driver's libraries.
@@ -45,6 +46,7 @@ class PynvmlNvml:
         self._session = Session(partial(_load, host_root))
         self._call, self._hold = self._session.call, self._session.hold
         self.health = PynvmlHealth(self._session)
+        self.activity = PynvmlActivity(self._session, _pynvml)
         self._bound: tuple[str, ...] | None = None
 
     def close(self) -> None:
@@ -217,19 +219,8 @@ class PynvmlNvml:
         self._call("ComputeInstanceDestroy", compute)
 
     def mig_uuids(self, gpu: Handle) -> dict[tuple[int, int], str]:
-        """See Nvml. MIG devices are numbered with gaps; only a walk over all of them tells which is which."""
-        uuids = {}
-        for index in range(self._call("DeviceGetMaxMigDeviceCount", gpu)):
-            try:
-                device = self._hold("DeviceGetMigDeviceHandleByIndex", gpu, index)
-            except NvmlError as error:
-                if error.code != Code.NOT_FOUND:
-                    raise
-                continue
-            instance_id = int(self._call("DeviceGetGpuInstanceId", device))
-            compute_id = int(self._call("DeviceGetComputeInstanceId", device))
-            uuids[instance_id, compute_id] = self.uuid(device)
-        return uuids
+        """See Nvml."""
+        return {(one.instance, one.compute): one.uuid for one in self.activity.mig_devices(gpu)}
 
     def capability_minor(self, capability: str) -> int:
         """See Nvml. The table is the kernel's and the same for every driver of one build: `gpu0/gi0/access 3`."""

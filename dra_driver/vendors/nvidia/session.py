@@ -68,6 +68,11 @@ class Session:
         """As `hold`, for results that are no handles."""
         return self.hold(function, *arguments).value
 
+    def is_good(self, held: Held) -> bool:
+        """Whether it is of the present initialisation; what is not has nothing left to give back."""
+        with self._lock:
+            return self._library is not None and held.period == self._period
+
     def end(self) -> bool:
         """Give the library back, unless a call is under way; whether it is given back.
 

@@ -27,6 +27,7 @@ from dra_driver.vendors.nvidia.nvml import (
     NvmlError,
     PciPlace,
 )
+from dra_driver.vendors.nvidia.simulated_activity import SimulatedActivity
 from dra_driver.vendors.nvidia.simulated_faults import meets_faults, open_faults
 from dra_driver.vendors.nvidia.simulated_file import StateFile
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu, simulated_gpus
@@ -65,6 +66,9 @@ class SimulatedNvml:
             gpu.pci_address: StateFile(state_dir / f"{gpu.pci_address}.json", gpu.initial)
             for gpu in self._gpus
         }
+        self.activity = SimulatedActivity(
+            self, self.faults, state_dir / "activity.json", gpus=tuple(self._files)
+        )
 
     def close(self) -> None:
         """See Nvml."""
@@ -252,6 +256,10 @@ class SimulatedNvml:
             case _Compute():
                 return handle.instance.gpu.pci_address
         return handle
+
+    def state(self, gpu: SimulatedGpu) -> MigState:
+        """The GPU's mode and instances now; NOT_SUPPORTED without MIG."""
+        return self._state(gpu)
 
     def _change(self, gpu: SimulatedGpu, rule: Callable[[MigState], tuple[MigState, T]]) -> T:
         self._state(gpu)  # says so where the GPU has no MIG

@@ -11,18 +11,20 @@ from typing import Any, Protocol, TypeVar
 from dra_driver.config.faults import DRIVER, Vocabulary
 from dra_driver.vendors.fault_file import FaultFile
 from dra_driver.vendors.nvidia.nvml import Code, Nvml, NvmlError
+from dra_driver.vendors.nvidia.nvml_activity import NvmlActivity
 from dra_driver.vendors.nvidia.nvml_health import Field, NvmlHealth
 
 _FAULTLESS = frozenset({"close", "pci_place"})
 """Not calls of the library: the one gives it back, the other asks the kernel."""
 
 _OF_NO_GPU = frozenset({"driver_version", "cuda_version", "pci_addresses", "capability_minor"})
+ACTIVITY_CALLS = frozenset(name for name in vars(NvmlActivity) if not name.startswith("_"))
 CALLS = (
     frozenset(
         name for part in (Nvml, NvmlHealth) for name in vars(part) if not name.startswith("_")
     )
-    - _FAULTLESS
-)
+    | ACTIVITY_CALLS
+) - _FAULTLESS
 
 
 class Faulty(Protocol):

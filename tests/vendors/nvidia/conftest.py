@@ -79,7 +79,7 @@ class Library:
         self.state = Code.UNINITIALIZED
 
     def __getattr__(self, function: str) -> Callable[..., int]:
-        implementation = type(self).__dict__[f"c_{function}"]
+        implementation = getattr(type(self), f"c_{function}")
 
         def call(*arguments: Any) -> int:
             try:
@@ -290,4 +290,7 @@ class Library:
         count._obj.value = len(handles)
 
     def _of(self, pointer: Any) -> Any:
-        return self._handles[ctypes.cast(pointer, ctypes.c_void_p).value or 0]
+        return self._handles[self._address(pointer)]
+
+    def _address(self, pointer: Any) -> int:
+        return ctypes.cast(pointer, ctypes.c_void_p).value or 0

@@ -13,14 +13,14 @@ import pynvml
 import pytest
 
 from dra_driver.config.machine import Machine
-from dra_driver.vendors.nvidia.nvml_health import DiagnosingNvml
+from dra_driver.vendors.nvidia.nvml_library import NvmlLibrary
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.simulated_gpu import simulated_gpus
 from tests.vendors.nvidia.contract.boards import MODELS
 from tests.vendors.nvidia.fake.machine import FakeHost
 
-Hardware: TypeAlias = Callable[..., DiagnosingNvml]
+Hardware: TypeAlias = Callable[..., NvmlLibrary]
 Hosts: TypeAlias = Callable[..., FakeHost]
 OnHost: TypeAlias = Callable[[FakeHost], PynvmlNvml]
 
@@ -69,7 +69,7 @@ def hardware(request: pytest.FixtureRequest) -> Hardware:
 
 
 @pytest.fixture(params=[*product(KINDS, MODELS), ("real", "")], ids="-".join)
-def readable(request: pytest.FixtureRequest) -> Iterator[DiagnosingNvml]:
+def readable(request: pytest.FixtureRequest) -> Iterator[NvmlLibrary]:
     """NVML with two GPUs of each board, and that of this machine's own GPUs, which nobody may change."""
     kind, model = request.param
     if kind != "real":

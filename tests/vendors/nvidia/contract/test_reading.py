@@ -10,7 +10,7 @@ import pytest
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.nvml import Architecture, Code, MigMode
-from dra_driver.vendors.nvidia.nvml_health import DiagnosingNvml
+from dra_driver.vendors.nvidia.nvml_library import NvmlLibrary
 from dra_driver.vendors.nvidia.profiles import BOARDS
 from tests.vendors.nvidia.contract.boards import first, on_all_boards, profiles, refusal
 from tests.vendors.nvidia.contract.conftest import Hardware
@@ -18,7 +18,7 @@ from tests.vendors.nvidia.contract.conftest import Hardware
 _UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
-def test_a_gpu_says_what_it_is(readable: DiagnosingNvml) -> None:
+def test_a_gpu_says_what_it_is(readable: NvmlLibrary) -> None:
     """Each fact has the shape that discovery reads, and no two GPUs share address, UUID or minor."""
     gpus = {at: readable.gpu_by_address(at) for at in readable.pci_addresses()}
     assert gpus
@@ -36,12 +36,12 @@ def test_a_gpu_says_what_it_is(readable: DiagnosingNvml) -> None:
     assert len({readable.minor(gpu) for gpu in gpus.values()}) == len(gpus)
 
 
-def test_a_gpu_that_is_not_there_is_not_found(readable: DiagnosingNvml) -> None:
+def test_a_gpu_that_is_not_there_is_not_found(readable: NvmlLibrary) -> None:
     """The address of no device is NOT_FOUND, and not an invalid argument."""
     assert refusal(lambda: readable.gpu_by_address("0000:fe:1f.0")) == Code.NOT_FOUND
 
 
-def test_profiles_are_consistent(readable: DiagnosingNvml) -> None:
+def test_profiles_are_consistent(readable: NvmlLibrary) -> None:
     """Whether MIG is on or off: ids are unique, places lie on one axis, equally wide, and hold at least one instance."""
     gpu = first(readable)
     found = dict(profiles(readable, gpu))
@@ -60,7 +60,7 @@ def test_profiles_are_consistent(readable: DiagnosingNvml) -> None:
     )
 
 
-def test_mig_off_is_no_error_where_devices_are_listed(readable: DiagnosingNvml) -> None:
+def test_mig_off_is_no_error_where_devices_are_listed(readable: NvmlLibrary) -> None:
     """With MIG off, or none at all, there are no MIG devices; GPU instances cannot even be asked for."""
     gpu = first(readable)
     found = dict(profiles(readable, gpu))
@@ -72,7 +72,7 @@ def test_mig_off_is_no_error_where_devices_are_listed(readable: DiagnosingNvml) 
         assert refusal(ask) == Code.NOT_SUPPORTED
 
 
-def test_the_backend_reads_it_without_a_fault(readable: DiagnosingNvml) -> None:
+def test_the_backend_reads_it_without_a_fault(readable: NvmlLibrary) -> None:
     """Each GPU that the kernel lists becomes one of ours."""
     found = discover(NvidiaBackend(readable))
     assert found.faults == ()

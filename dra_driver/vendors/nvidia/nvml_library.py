@@ -1,0 +1,12 @@
+"""The whole of NVML that we use: its parts, over one initialisation."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from dra_driver.vendors.nvidia.nvml_activity import MeasuringNvml
+from dra_driver.vendors.nvidia.nvml_health import DiagnosingNvml
+
+
+class NvmlLibrary(DiagnosingNvml, MeasuringNvml, Protocol):
+    """What `NvidiaBackend` stands on; handles are good for all parts."""
