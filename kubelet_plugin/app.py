@@ -12,6 +12,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from itertools import count
@@ -26,11 +27,14 @@ from dra_driver.kube.credentials import Access, find_endpoint
 from dra_driver.kube.endpoint import Endpoint
 from dra_driver.model.errors import DraError, root_cause
 from dra_driver.model.names import DRIVER_NAME
+from dra_driver.observe.containers import Containers
 from dra_driver.ports import SystemClock
 from dra_driver.rules.publish import PublishMode
-from dra_driver.wire.pod_resources import claims_in_use
+from dra_driver.wire.pod_resources import pods_by_claim
 from dra_driver.wire.sockets import create_private_folder, serving
+from kubelet_plugin.activity import Users
 from kubelet_plugin.cluster import Cluster
+from kubelet_plugin.device_readings import device_readings
 from kubelet_plugin.duties import Duties
 from kubelet_plugin.hardware import open_backends
 from kubelet_plugin.health import HealthReport
@@ -115,6 +119,7 @@ class Process:
 
     def _build_node(self) -> Node:
         settings, boot_id = self._settings, read_boot_id()
+        ask_for_pods = partial(pods_by_claim, settings.pod_resources_socket)
         ground = Ground(
             instance=self._instance,
             lock_file=settings.data_dir / "locks",
@@ -123,7 +128,8 @@ class Process:
             store=ClaimJournal(settings.data_dir / "claims", boot_id=boot_id),
             cdi=CdiFolder(settings.cdi_dir),
             api=self._cluster.api,
-            claims_in_use=partial(claims_in_use, settings.pod_resources_socket),
+            claims_in_use=ask_for_pods,
+            users=Users(container_of=Containers(settings.host_root).of, pods_by_claim=ask_for_pods),
             telemetry=self._telemetry,
             clock=SystemClock(),
             broken_gpu_effect=settings.broken_gpu_effect,
@@ -168,6 +174,7 @@ class Process:
             _settle_memory()
             tasks.create_task(self._node.recovery.run())
             tasks.create_task(self._look_again())
+            tasks.create_task(self._measure())
             self._duties = Duties(self._instance, self._node, api, self._telemetry, self._policy())
             tasks.create_task(self._duties.run())
 
@@ -184,6 +191,11 @@ class Process:
             survey = self._node.survey
             await (survey.ping() if number % PINGS_PER_LOOK else survey.look())
             self._health.refresh()
+
+    async def _measure(self) -> None:
+        interval_s = self._settings.activity_interval_s
+        if interval_s:
+            await self._node.activity.run(interval_s, SystemClock(), self._instance.leads)
 
     def _policy(self) -> PublishPolicy:
         choice = self._settings.publish_mode
@@ -203,7 +215,8 @@ class Process:
         if duties is not None:
             published.update(duties.devices)
         damaged = self._node.recovery.damaged
-        return levels(self._node.state, self._board, published, damaged=damaged)
+        found = levels(self._node.state, self._board, published, damaged=damaged)
+        return replace(found, devices=device_readings(self._node.state, self._node.activity))
 
     async def _finish_calls(self) -> None:
         """Work that nobody waits for any more may finish; what does not in time is undone by the next process."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import structlog
 
+from dra_driver.model.activity import Activity
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, SharedEdits
 from dra_driver.model.errors import DraError, VendorError
@@ -85,6 +86,11 @@ class GpuCalls:
         """The GPU answers, and what it suffers from; None where it does not tell, which says nothing of its health."""
         backend = self._backend(pool)
         return await self._call(address, lambda: _examined(backend, address))
+
+    async def activity(self, pool: str, address: str) -> tuple[Activity, ...]:
+        """What the GPU and its partitions do. The caller holds the GPU's lock, as nobody measures what is being changed."""
+        backend = self._backend(pool)
+        return await self._call(address, lambda: backend.activity(address))
 
     async def finished(self, address: str) -> None:
         """Every call for this GPU that was under way, timed out or not, has come to its end."""

@@ -1,6 +1,6 @@
 """The plugin's metrics as they are declared: names, meanings, and every value that a label may take.
 
-No label names a pod, a claim or a UID: whoever may scrape learns nothing about tenants, and the number of series is bounded.
+No label but those of `*_info` names a pod, a claim or a UID, so that the number of series is bounded.
 """
 
 from __future__ import annotations

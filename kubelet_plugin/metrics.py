@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dra_driver.model.health import Cause
@@ -12,6 +12,8 @@ from dra_driver.model.record import ClaimRecord
 from dra_driver.observe.process import process_series
 from dra_driver.observe.series import Counter, Histogram, Level, Series, render
 from kubelet_plugin import metric_families as families
+from kubelet_plugin.activity_metrics import activity_series
+from kubelet_plugin.device_readings import DeviceReading
 from kubelet_plugin.metric_families import (
     ClaimState,
     Health,
@@ -32,15 +34,17 @@ class Levels:
     published_devices: Mapping[str, int] = field(default_factory=dict)
     device_health: Mapping[tuple[str, Health], int] = field(default_factory=dict)
     gpu_conditions: Mapping[tuple[str, Cause], int] = field(default_factory=dict)
+    devices: Sequence[DeviceReading] = ()
 
 
 class PluginMetrics:
     """Everything that is counted. Belongs to the event loop; an observation takes a few microseconds.
 
-    `levels` is asked at each scrape, so that nobody has to report what can be looked up.
+    `levels` is asked once at each scrape, so that nobody has to report what can be looked up.
     """
 
     def __init__(self, *, version: str, levels: Callable[[], Levels]) -> None:
+        self._levels, self._now = levels, Levels()
         self._requests = Histogram(families.REQUESTS, families.DURATION_BOUNDS_S)
         self._phases = Histogram(families.PHASES, families.DURATION_BOUNDS_S)
         self._errors = Counter(families.ERRORS)
@@ -51,11 +55,12 @@ class PluginMetrics:
             self._requests,
             self._phases,
             self._errors,
-            Level(families.HELD_CLAIMS, lambda: _by_state(levels().held_claims)),
-            Level(families.PREPARED_DEVICES, lambda: _by_pool(levels().prepared_devices)),
-            Level(families.PUBLISHED_DEVICES, lambda: _by_pool(levels().published_devices)),
-            Level(families.DEVICE_HEALTH, lambda: _by_health(levels().device_health)),
-            Level(families.GPU_CONDITION, lambda: dict(levels().gpu_conditions.items())),
+            Level(families.HELD_CLAIMS, lambda: _by_state(self._now.held_claims)),
+            Level(families.PREPARED_DEVICES, lambda: _by_pool(self._now.prepared_devices)),
+            Level(families.PUBLISHED_DEVICES, lambda: _by_pool(self._now.published_devices)),
+            Level(families.DEVICE_HEALTH, lambda: _by_health(self._now.device_health)),
+            Level(families.GPU_CONDITION, lambda: dict(self._now.gpu_conditions.items())),
+            *activity_series(lambda: self._now.devices),
             self._slice_writes,
             self._recovery_actions,
             self._api_requests,
@@ -91,6 +96,7 @@ class PluginMetrics:
 
     def page(self) -> str:
         """What `/metrics` answers."""
+        self._now = self._levels()
         return render(self.series)
 
 

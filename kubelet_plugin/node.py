@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dra_driver.model.slices import TaintEffect
 from dra_driver.ports import Backend, CdiStore, ClaimStore, Clock, KubeApi
+from kubelet_plugin.activity import ActivityWatch, Users
 from kubelet_plugin.casebook import Casebook
 from kubelet_plugin.claim_source import ClaimSource
 from kubelet_plugin.claims import Claims
@@ -32,7 +33,8 @@ class Ground:
     """What the node half stands on.
 
     `backends` by pool name; `lock_file` is shared with other processes of this driver; `api` waits until there is a client;
-    `claims_in_use` asks the kubelet for namespace and name of the claims that pods use. `broken_gpu_effect`: of their taints.
+    `claims_in_use` asks the kubelet for namespace and name of the claims that pods use; `users` are asked for metrics alone. `broken_gpu_effect`:
+    of their taints.
     """
 
     instance: Instance
@@ -43,6 +45,7 @@ class Ground:
     cdi: CdiStore
     api: Callable[[], Awaitable[KubeApi]]
     claims_in_use: Callable[[], Awaitable[Collection[tuple[str, str]]]]
+    users: Users
     telemetry: Telemetry
     clock: Clock
     broken_gpu_effect: TaintEffect = "NoSchedule"
@@ -58,6 +61,7 @@ class Node:
     reconciler: Reconciler
     orphans: Orphans
     claims: Claims
+    activity: ActivityWatch
 
 
 def build_node(state: NodeState, ground: Ground) -> Node:
@@ -82,6 +86,7 @@ def build_node(state: NodeState, ground: Ground) -> Node:
         reconciler=reconciler,
         orphans=orphans,
         claims=claims,
+        activity=ActivityWatch(state, calls, locks, ground.users),
     )
 
 

@@ -135,6 +135,10 @@ class PluginSettings(BaseModel):
         OFF,
         description="Where `/metrics`, `/healthz` and `/readyz` are served: `HOST:PORT`, or `off`. Prefer loopback or the pod's IP.",
     )
+    activity_interval_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        10.0,
+        description="Seconds between two measurements of what GPUs do; six times as many for GPUs on which nothing runs. 0: never.",
+    )
     log_level: LogLevel = Field("info", description="The least severe messages that are logged.")
     log_format: LogFormat = Field(
         "json", description="`json`: an object a line, for collectors; `text`: for people."

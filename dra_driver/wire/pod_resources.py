@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc.aio
@@ -13,8 +15,8 @@ _TIMEOUT_S = 5.0
 _RECEIVE_LIMIT_BYTES = 16 << 20  # every container of the node, with all its CPUs and devices
 
 
-async def claims_in_use(socket: Path) -> frozenset[tuple[str, str]]:
-    """Namespace and name of each claim that a pod's container uses; KubeletUnavailable if the kubelet does not say.
+async def pods_by_claim(socket: Path) -> Mapping[tuple[str, str], frozenset[str]]:
+    """The pods by namespace and name of each claim that their containers use; KubeletUnavailable if the kubelet does not say.
 
     A claim without devices is one that is still to be prepared: it may have the name of one that is gone, and wait for it.
     """
@@ -29,10 +31,10 @@ async def claims_in_use(socket: Path) -> frozenset[tuple[str, str]]:
                 f"the kubelet does not say at {socket} which claims its pods use ({error.code().name}: {error.details()}); "
                 "mount its pod-resources folder, and leave the gate KubeletPodResourcesDynamicResources on"
             ) from error
-    return frozenset(
-        (claim.claim_namespace, claim.claim_name)
-        for pod in answer.pod_resources
-        for container in pod.containers
-        for claim in container.dynamic_resources
-        if claim.claim_resources
-    )
+    pods: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for pod in answer.pod_resources:
+        for container in pod.containers:
+            for claim in container.dynamic_resources:
+                if claim.claim_resources:
+                    pods[claim.claim_namespace, claim.claim_name].add(pod.name)
+    return {claim: frozenset(names) for claim, names in pods.items()}

@@ -7,7 +7,7 @@ import errno
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -23,10 +23,12 @@ from dra_driver.model.errors import NotFound, Unavailable
 from dra_driver.model.inventory import Inventory
 from dra_driver.model.kinds import Kind
 from dra_driver.model.names import DRIVER_NAME
+from dra_driver.observe.containers import Container
 from dra_driver.ports import Backend, JsonObject, KubeApi, Recorder
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from kubelet_plugin.activity import Users
 from kubelet_plugin.claims import Claims
 from kubelet_plugin.instances import Instance
 from kubelet_plugin.metrics import Levels, PluginMetrics
@@ -127,6 +129,9 @@ class NodePlugin:
         self.disk_is_awake = threading.Event()
         self.disk_is_awake.set()
         self.api = api
+        self.containers: dict[int, Container] = {}
+        self.pods: dict[tuple[str, str], frozenset[str]] = {}
+        self.pod_questions = 0
         self.in_use: set[tuple[str, str]] = set()
         self.instance = cast("Instance", Solo())
         self.nvml = SimulatedNvml(machine, node=NODE, state_dir=folder / "hardware")
@@ -162,6 +167,10 @@ class NodePlugin:
         async def in_use() -> set[tuple[str, str]]:
             return self.in_use
 
+        async def pods() -> Mapping[tuple[str, str], frozenset[str]]:
+            self.pod_questions += 1
+            return self.pods
+
         ground = Ground(
             instance=self.instance,
             lock_file=self.folder / "locks",
@@ -171,6 +180,7 @@ class NodePlugin:
             cdi=self.cdi,
             api=api,
             claims_in_use=in_use,
+            users=Users(container_of=self.containers.get, pods_by_claim=pods),
             telemetry=self.telemetry,
             clock=self.clock,
         )

@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from dra_driver.model.errors import KubeletUnavailable
-from dra_driver.wire.pod_resources import claims_in_use
+from dra_driver.wire.pod_resources import pods_by_claim
 from dra_driver.wire.podresources_v1 import api_pb2, api_pb2_grpc
 
 
@@ -39,7 +39,7 @@ async def test_a_claim_is_in_use_once_it_has_devices() -> None:
     server.add_insecure_port(f"unix:{folder / 's'}")
     await server.start()
     try:
-        assert await claims_in_use(folder / "s") == {("a", "used")}
+        assert await pods_by_claim(folder / "s") == {("a", "used"): {"pod"}}
     finally:
         await server.stop(None)
         rmtree(folder)
@@ -50,4 +50,4 @@ async def test_a_kubelet_that_does_not_answer_is_named_with_a_fix(tmp_path: Path
     with pytest.raises(
         KubeletUnavailable, match=r"does not say at .*/no.sock .*KubeletPodResources"
     ):
-        await claims_in_use(tmp_path / "no.sock")
+        await pods_by_claim(tmp_path / "no.sock")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dra_driver.wire.pod_resources import claims_in_use
+from dra_driver.wire.pod_resources import pods_by_claim
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.kubelet.plugin import Plugin
 from tests.cluster.kubelet.pods import Workload, quickstart
@@ -21,10 +21,10 @@ async def test_the_kubelet_names_the_claims_that_pods_use(
     await workload.runs("whole-gpu")
     [claim] = await workload.claims()
     name = (claim["metadata"]["namespace"], claim["metadata"]["name"])
-    assert name in await claims_in_use(socket)
+    assert name in await pods_by_claim(socket)
     await workload.delete("whole-gpu")
     await eventually(lambda: workload.is_gone("whole-gpu"))
-    assert name not in await claims_in_use(socket)
+    assert name not in await pods_by_claim(socket)
 
 
 async def test_a_pod_s_status_shows_how_its_gpu_is(

@@ -1,0 +1,133 @@
+"""What the node's GPUs do, measured on a schedule, each in its own thread and never while its hardware changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from dra_driver.model.activity import Activity
+from dra_driver.model.errors import DraError
+from dra_driver.observe.containers import Container
+from dra_driver.ports import Clock
+from kubelet_plugin.gpu_calls import GpuCalls
+from kubelet_plugin.locks import NodeLocks, gpu_lock
+from kubelet_plugin.state import NodeState
+
+log = structlog.get_logger(__name__)
+
+IDLE_ROUNDS = 6
+"""A GPU that no claim holds, and on which nothing ran, is measured in one round of so many."""
+_TURN_S = 0.05
+"""How long the next GPU waits for the one before: together their threads would be in each other's way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What was measured on a GPU and its partitions, and the containers of the processes there by process ID."""
+
+    activities: tuple[Activity, ...]
+    containers: Mapping[int, Container] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Users:
+    """Who uses devices: a process's container, and the names of the pods that use each claim (namespace and name)."""
+
+    container_of: Callable[[int], Container | None]
+    pods_by_claim: Callable[[], Awaitable[Mapping[tuple[str, str], Collection[str]]]]
+
+
+class ActivityWatch:
+    """`seen` has what was last measured, by PCI address; a GPU that cannot be measured is not in it: no data is no idleness.
+
+    `pods` has the pods of claims, as far as the kubelet has said.
+    """
+
+    def __init__(self, state: NodeState, calls: GpuCalls, locks: NodeLocks, users: Users) -> None:
+        self._state = state
+        self._calls = calls
+        self._locks = locks
+        self._users = users
+        self._rounds = 0
+        self._asked_for: frozenset[tuple[str, str]] = frozenset()
+        self.seen: dict[str, Seen] = {}
+        self.pods: Mapping[tuple[str, str], Collection[str]] = {}
+
+    async def run(self, interval_s: float, clock: Clock, leads: Callable[[], bool]) -> None:
+        """Measure at that interval while this process leads: a GPU that another one may change is not held by two."""
+        while True:
+            await clock.sleep(interval_s)
+            if leads():
+                await self.look()
+            else:
+                self.seen.clear()
+
+    async def look(self) -> None:
+        """Measure every GPU whose turn it is; those that are gone, or out of use, have no activity any more."""
+        usable = {
+            gpu.pci_address: pool
+            for pool, inventory in self._state.inventories.items()
+            for gpu in inventory.gpus
+        }
+        for gone in self.seen.keys() - usable.keys():
+            del self.seen[gone]
+        is_full = self._rounds % IDLE_ROUNDS == 0
+        self._rounds += 1
+        held = self._held()
+        due = [at for at in usable if is_full or at in held or not self._is_idle(at)]
+        measured: list[asyncio.Task[None]] = []
+        for address in due:
+            measured.append(asyncio.create_task(self._measure(usable[address], address)))
+            await asyncio.wait(measured[-1:], timeout=_TURN_S)
+        await asyncio.gather(*measured)
+        await self._look_for_pods(again=is_full)
+
+    def _held(self) -> set[str]:
+        return {
+            grant.gpu
+            for record in self._state.records.values()
+            for grant in record.grants
+            if not grant.monitor
+        }
+
+    def _is_idle(self, address: str) -> bool:
+        """No process was there; where processes are not told, claims alone say that a GPU is in use."""
+        seen = self.seen.get(address)
+        return seen is not None and not any(one.processes for one in seen.activities)
+
+    async def _measure(self, pool: str, address: str) -> None:
+        """While somebody changes the GPU, in this process or another, what was seen last stays, with its time."""
+        try:
+            async with asyncio.timeout(0) as limit, self._locks.held(gpu_lock(address)):
+                limit.reschedule(None)
+                activities = await self._calls.activity(pool, address)
+        except TimeoutError:
+            return
+        except (DraError, OSError) as error:
+            log.debug("a GPU cannot be measured", gpu=address, why=str(error))
+            self.seen.pop(address, None)
+            return
+        pids = {process.pid for one in activities for process in one.processes or ()}
+        found = {pid: self._users.container_of(pid) for pid in pids}
+        containers = {pid: container for pid, container in found.items() if container}
+        self.seen[address] = Seen(activities=activities, containers=containers)
+
+    async def _look_for_pods(self, *, again: bool) -> None:
+        """The kubelet is asked when claims have come or gone, for those whose pods are unknown, and again now and then."""
+        held = frozenset(
+            (one.claim.namespace, one.claim.name) for one in self._state.records.values()
+        )
+        if not held:
+            self.pods, self._asked_for = {}, held
+            return
+        if not again and held == self._asked_for and held <= self.pods.keys():
+            return
+        try:
+            self.pods = await self._users.pods_by_claim()
+        except DraError as error:
+            log.debug("the kubelet does not say which pods use claims", why=str(error))
+            self.pods = {}
+        self._asked_for = held
