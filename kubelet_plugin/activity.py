@@ -19,7 +19,7 @@ from kubelet_plugin.state import NodeState
 log = structlog.get_logger(__name__)
 
 IDLE_ROUNDS = 6
-"""A GPU that no claim holds, and on which nothing ran, is measured in one round of so many."""
+"""A GPU that no claim holds, and on which nothing ran, is measured in one round of so many; each has its own, so that no round costs all."""
 _TURN_S = 0.05
 """How long the next GPU waits for the one before: together their threads would be in each other's way."""
 
@@ -74,16 +74,14 @@ class ActivityWatch:
         }
         for gone in self.seen.keys() - usable.keys():
             del self.seen[gone]
-        is_full = self._rounds % IDLE_ROUNDS == 0
-        self._rounds += 1
-        held = self._held()
-        due = [at for at in usable if is_full or at in held or not self._is_idle(at)]
-        measured: list[asyncio.Task[None]] = []
-        for address in due:
-            measured.append(asyncio.create_task(self._measure(usable[address], address)))
-            await asyncio.wait(measured[-1:], timeout=_TURN_S)
+        in_use, measured = self._held() | self._busy(), list[asyncio.Task[None]]()
+        for number, (address, pool) in enumerate(usable.items()):
+            if address in in_use or (self._rounds - number) % IDLE_ROUNDS == 0:
+                measured.append(asyncio.create_task(self._measure(pool, address)))
+                await asyncio.wait(measured[-1:], timeout=_TURN_S)
         await asyncio.gather(*measured)
-        await self._look_for_pods(again=is_full)
+        await self._look_for_pods(again=self._rounds % IDLE_ROUNDS == 0)
+        self._rounds += 1
 
     def _held(self) -> set[str]:
         return {
@@ -93,10 +91,13 @@ class ActivityWatch:
             if not grant.monitor
         }
 
-    def _is_idle(self, address: str) -> bool:
-        """No process was there; where processes are not told, claims alone say that a GPU is in use."""
-        seen = self.seen.get(address)
-        return seen is not None and not any(one.processes for one in seen.activities)
+    def _busy(self) -> set[str]:
+        """Where processes are not told, claims alone say that a GPU is in use."""
+        return {
+            address
+            for address, seen in self.seen.items()
+            if any(one.processes for one in seen.activities)
+        }
 
     async def _measure(self, pool: str, address: str) -> None:
         """While somebody changes the GPU, in this process or another, what was seen last stays, with its time."""

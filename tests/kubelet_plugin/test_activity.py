@@ -23,6 +23,8 @@ from tests.kubelet_plugin.second_process import second_process
 FIRST, SECOND = "0000:1b:00.0", "0000:43:00.0"
 WHOLE, OTHER = "gpu-0000-1b-00-0", "gpu-0000-43-00-0"
 SMALL = f"{WHOLE}-mig-1g-10gb-6"
+MEASURED_TWICE = IDLE_ROUNDS + 2
+"""Rounds in which either GPU was measured twice, idle or not."""
 BUSY = {"sm": [0.5], "memory_mib": 1024, "processes": [{"pid": 42, "memory_mib": 512}]}
 
 
@@ -84,7 +86,7 @@ def device(gpu: str, partition: str = "") -> str:
 async def test_figures_are_on_the_page_with_their_time(measured: Measured) -> None:
     """By GPU, in base units, with the moment of the measurement; what idles says 0."""
     measured.load(first=BUSY)
-    await measured.look(IDLE_ROUNDS + 1)
+    await measured.look(MEASURED_TWICE)
     assert measured.series("sm_activity_ratio") == {device(WHOLE): 0.5, device(OTHER): 0}
     assert measured.series("memory_used_bytes")[device(WHOLE)] == 1 << 30
     assert measured.series("processes") == {device(WHOLE): 1, device(OTHER): 0}
@@ -96,7 +98,7 @@ async def test_what_is_not_known_has_no_series(tmp_path: Path, api: CountingApi)
     """An A100 has no averages: the family is on the page without a sample, which PromQL tells from 0."""
     plugin = await NodePlugin(tmp_path, machine_of("A100-SXM4-40GB"), api).start()
     measured = Measured(plugin)
-    await measured.look(IDLE_ROUNDS + 1)
+    await measured.look(MEASURED_TWICE)
     assert measured.series("sm_activity_ratio") == {}
     assert len(measured.series("memory_used_bytes")) == 2
 
@@ -126,7 +128,7 @@ async def test_partitions_of_others_are_measured(tmp_path: Path, api: CountingAp
     """One that an administrator made has its figures, and no claim."""
     machine = machine_of("H100-SXM5-80GB", 1, instances=[{"profile": "3g.40gb", "start": 4}])
     measured = Measured(await NodePlugin(tmp_path, machine, api).start())
-    await measured.look(IDLE_ROUNDS + 1)
+    await measured.look(MEASURED_TWICE)
     assert measured.series("sm_activity_ratio")[device(WHOLE, f"{WHOLE}-mig-3g-40gb-4")] == 0
     assert measured.series("claim_info") == {}
 
@@ -167,7 +169,7 @@ async def test_containers_are_named_where_they_are_known(measured: Measured) -> 
 
 
 async def test_idle_gpus_are_measured_seldom(measured: Measured, new_claim: NewClaim) -> None:
-    """In one round of six; a claim or a process brings every round, and its end ends that."""
+    """In one round of six, each in another; a claim or a process brings every round, and its end ends that."""
     claim = new_claim(WHOLE)
     await measured.plugin.prepare(claim)
     measured.load(second=BUSY)
@@ -176,7 +178,7 @@ async def test_idle_gpus_are_measured_seldom(measured: Measured, new_claim: NewC
     await measured.plugin.unprepare(claim)
     measured.load()
     await measured.look(IDLE_ROUNDS)
-    assert measured.taken_at() == {FIRST: 6070, SECOND: 6070}
+    assert measured.taken_at() == {FIRST: 6070, SECOND: 6080}
 
 
 async def test_pods_are_asked_for_when_claims_change(
@@ -200,7 +202,7 @@ async def test_a_sick_gpu_has_no_series_and_hides_no_other(
     measured: Measured, fault: dict[str, Any]
 ) -> None:
     """No data is not idleness: its figures go, the other's stay, and healed it is measured again."""
-    await measured.look()
+    await measured.look(2)
     assert set(measured.series("power_watts")) == {device(WHOLE), device(OTHER)}
     faults = measured.plugin.folder / "hardware/faults.json"
     faults.write_text(json.dumps({FIRST: fault}))
@@ -219,7 +221,7 @@ async def test_a_sick_gpu_has_no_series_and_hides_no_other(
 
 async def test_a_gpu_that_is_unplugged_has_no_series(measured: Measured) -> None:
     """They go with the device."""
-    await measured.look()
+    await measured.look(2)
     faults = measured.plugin.folder / "hardware/faults.json"
     faults.write_text(json.dumps({FIRST: {"absent": True}}))
     await measured.plugin.node.survey.look()
@@ -229,12 +231,12 @@ async def test_a_gpu_that_is_unplugged_has_no_series(measured: Measured) -> None
 async def test_nothing_is_measured_while_hardware_changes(measured: Measured) -> None:
     """The GPU is left alone for that round, and keeps its last figures with their time; the other is measured."""
     measured.load(first=BUSY, second=BUSY)
-    await measured.look()
+    await measured.look(2)
     async with measured.plugin.node.survey._locks.held(gpu_lock(FIRST)):
         await measured.look()
-    assert measured.taken_at() == {FIRST: 6010, SECOND: 6020}
+    assert measured.taken_at() == {FIRST: 6020, SECOND: 6030}
     await measured.look()
-    assert measured.taken_at() == {FIRST: 6030, SECOND: 6030}
+    assert measured.taken_at() == {FIRST: 6040, SECOND: 6040}
 
 
 async def test_a_change_of_another_process_is_left_alone_too(
@@ -269,14 +271,12 @@ async def test_only_the_leading_process_measures(measured: Measured) -> None:
 
     running = asyncio.create_task(measured.watch.run(7, Clock(), lambda: leads[0]))
     await asleep.acquire()
-    for leading, addresses in ((True, {FIRST, SECOND}), (False, set()), (True, {FIRST})):
+    for leading, addresses in ((True, {FIRST}), (False, set()), (True, {SECOND})):
         leads[0] = leading
-        measured.load(first=BUSY)
         rounds.release()
         async with asyncio.timeout(10):
             await asleep.acquire()
-        assert addresses <= measured.watch.seen.keys()
-        assert leading or not measured.watch.seen
+        assert measured.watch.seen.keys() == addresses
     running.cancel()
 
 
