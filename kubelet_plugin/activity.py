@@ -100,10 +100,16 @@ class ActivityWatch:
         }
 
     async def _measure(self, pool: str, address: str) -> None:
-        """While somebody changes the GPU, in this process or another, what was seen last stays, with its time."""
+        """While somebody changes or asks the GPU, in this process or another, what was seen last stays, with its time.
+
+        A GPU that hangs keeps this from being called again. Were it asked behind a call that hangs already, its lock would be held
+        while that one's caller, who has found out by then, wants to look at it.
+        """
         try:
             async with asyncio.timeout(0) as limit, self._locks.held(gpu_lock(address)):
                 limit.reschedule(None)
+                if self._calls.is_busy(address):
+                    return
                 activities = await self._calls.activity(pool, address)
         except TimeoutError:
             return

@@ -92,6 +92,10 @@ class GpuCalls:
         backend = self._backend(pool)
         return await self._call(address, lambda: backend.activity(address))
 
+    def is_busy(self, address: str) -> bool:
+        """Whether a call for this GPU is under way, timed out or not."""
+        return self._workers.is_busy(address)
+
     async def finished(self, address: str) -> None:
         """Every call for this GPU that was under way, timed out or not, has come to its end."""
         await self._call(address, lambda: None)

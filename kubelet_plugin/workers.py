@@ -58,14 +58,26 @@ class Workers:
                 retryable=True,
             ) from None
 
+    def is_busy(self, key: str) -> bool:
+        """Whether a call of the key is under way, timed out or not."""
+        worker = self._workers.get(key)
+        return worker is not None and worker.is_busy
+
 
 class _Worker:
     """A thread and its queue. `overdue`: the calls that timed out and have not come to their end; for the event loop only."""
 
     def __init__(self, key: str) -> None:
         self.overdue: set[asyncio.Future[Any]] = set()
+        self._started = 0  # counted by the event loop
+        self._ended = 0  # counted by the thread
         self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
         threading.Thread(target=self._serve, name=f"gpu-{key}", daemon=True).start()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is running or waits."""
+        return self._started != self._ended
 
     def start(self, function: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
@@ -77,9 +89,11 @@ class _Worker:
                 outcome = partial(future.set_result, function())
             except Exception as error:  # noqa: BLE001 (it is raised again where the caller waits)
                 outcome = partial(future.set_exception, error)
+            self._ended += 1
             if not loop.is_closed():
                 loop.call_soon_threadsafe(outcome)
 
+        self._started += 1
         self._queue.put(run)
         return future
 

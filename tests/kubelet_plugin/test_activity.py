@@ -12,6 +12,7 @@ import pytest
 
 from dra_driver.config.machine import Machine
 from dra_driver.model.activity import Activity
+from dra_driver.model.errors import VendorError
 from dra_driver.observe.containers import Container
 from kubelet_plugin.activity import IDLE_ROUNDS, ActivityWatch
 from kubelet_plugin.device_readings import DeviceReading, device_readings
@@ -254,6 +255,23 @@ async def test_a_change_of_another_process_is_left_alone_too(
         pass  # it has come by now
     await measured.look()
     assert measured.taken_at()[FIRST] == 6040
+
+
+async def test_nobody_waits_behind_a_call_that_hangs(measured: Measured) -> None:
+    """A GPU that is being asked is left alone, so its lock is free for the look that finds out that it hangs."""
+    measured.load(first=BUSY)
+    await measured.look()
+    faults = measured.plugin.folder / "hardware/faults.json"
+    faults.write_text(json.dumps({FIRST: {"hang_s": 60}}))
+    survey = measured.plugin.node.survey
+    ping = asyncio.create_task(survey._calls.ping(POOL, FIRST))
+    await asyncio.sleep(0)
+    await measured.look()
+    assert measured.taken_at()[FIRST] == 6010
+    assert not ping.done()
+    with pytest.raises(VendorError):
+        await ping
+    faults.unlink()
 
 
 async def test_only_the_leading_process_measures(measured: Measured) -> None:
