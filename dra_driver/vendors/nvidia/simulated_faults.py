@@ -18,13 +18,13 @@ _FAULTLESS = frozenset({"close", "pci_place"})
 """Not calls of the library: the one gives it back, the other asks the kernel."""
 
 _OF_NO_GPU = frozenset({"driver_version", "cuda_version", "pci_addresses", "capability_minor"})
-ACTIVITY_CALLS = frozenset(name for name in vars(NvmlActivity) if not name.startswith("_"))
 CALLS = (
     frozenset(
         name for part in (Nvml, NvmlHealth) for name in vars(part) if not name.startswith("_")
     )
-    | ACTIVITY_CALLS
-) - _FAULTLESS
+    - _FAULTLESS
+)
+ACTIVITY_CALLS = frozenset(name for name in vars(NvmlActivity) if not name.startswith("_"))
 
 
 class Faulty(Protocol):
@@ -43,13 +43,13 @@ def open_faults(folder: Path, gpus: tuple[str, ...]) -> FaultFile:
     """The faults of these GPUs, from `faults.json` in the folder."""
     errors = [code.name for code in Code if code is not Code.SUCCESS]
     fields = [field.name for field in Field]
-    words = Vocabulary(gpus=gpus, calls=CALLS, errors=errors, fields=fields)
+    words = Vocabulary(gpus=gpus, calls=CALLS | ACTIVITY_CALLS, errors=errors, fields=fields)
     return FaultFile(folder / "faults.json", words)
 
 
 def meets_faults(nvml: type[F]) -> type[F]:
     """The class, each of whose calls meets the driver's fault and then the fault of the GPU that it is about."""
-    for name in CALLS & vars(nvml).keys():
+    for name in (CALLS | ACTIVITY_CALLS) & vars(nvml).keys():
         setattr(nvml, name, _meeting(getattr(nvml, name)))
     return nvml
 
