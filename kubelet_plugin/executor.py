@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import structlog
 
-from dra_driver.model.device import CreateStage
+from dra_driver.model.device import CreateStage, PartitionChange, SetMode
 from dra_driver.model.edits import ContainerEdits
 from dra_driver.model.errors import ClaimError, DraError, VendorError
 from dra_driver.model.names import cdi_device_id, cdi_device_name, shared_cdi_id
@@ -148,11 +148,17 @@ class Executor:
         except VendorError as error:
             if error.refused:
                 self._state.drop_untaken(uid)
-                with suppress(VendorError):  # the next call plans from what is there now
-                    await self._survey.look_at(pool, change.gpu)
+                await self._learn_from_refusal(pool, change)
             raise
         self._state.advance(uid, step, identity)
         self._store.step(uid, identity)
+
+    async def _learn_from_refusal(self, pool: str, change: PartitionChange) -> None:
+        """The next call plans from what is there now; a mode that cannot be changed is not counted on until the next look."""
+        with suppress(VendorError):
+            await self._survey.look_at(pool, change.gpu)
+        if isinstance(change, SetMode):
+            self._state.bind_mode(pool, change.gpu)
 
     def _write_file(self, record: ClaimRecord, preparation: Preparation) -> None:
         with self._telemetry.phase("cdi"):

@@ -103,6 +103,13 @@ class NodeState:
         faults = tuple(one for one in by_address if isinstance(one, Fault))
         self.observe(replace(former, gpus=gpus, faults=faults))
 
+    def bind_mode(self, pool: str, address: str) -> None:
+        """The GPU stays in its mode, whatever it can do, until the next look finds otherwise, or a change succeeds."""
+        gpu = self._inventories[pool].gpu(address)
+        if gpu is not None and gpu.partitioning is not None:
+            bound = replace(gpu.partitioning, switchable=False)
+            self.observe_gpu(pool, replace(gpu, partitioning=bound))
+
     def lose_gpu(self, pool: str, address: str) -> None:
         """The GPU is not there any more."""
         former = self._inventories.get(pool)
@@ -211,7 +218,7 @@ class NodeState:
 def _in_mode(gpu: Gpu, mode: str) -> Gpu:
     if gpu.partitioning is None:
         return gpu
-    return replace(gpu, partitioning=replace(gpu.partitioning, mode=mode))
+    return replace(gpu, partitioning=replace(gpu.partitioning, mode=mode, switchable=True))
 
 
 def _without(gpu: Gpu, change: DestroyStage) -> Gpu:

@@ -49,6 +49,7 @@ class SimulatedFault(BaseModel):
     hang_s: _Seconds = 0.0
     kill: Literal["before", "after"] | None = None
     busy: bool = False
+    users: Annotated[tuple[str, ...], Field(strict=False)] = ()
     version: str | None = None
     calls: Annotated[tuple[str, ...], Field(strict=False)] = ()
     xids: Annotated[tuple[SimulatedXid, ...], Field(strict=False)] = ()

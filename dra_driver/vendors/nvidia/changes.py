@@ -15,6 +15,7 @@ from dra_driver.vendors.nvidia.discovery import (
     explained,
     full_compute_profiles,
     gpu_profiles,
+    is_switchable,
 )
 from dra_driver.vendors.nvidia.mig_names import Identity
 from dra_driver.vendors.nvidia.nvml import (
@@ -26,14 +27,18 @@ from dra_driver.vendors.nvidia.nvml import (
     NvmlError,
     code_name,
 )
+from dra_driver.vendors.nvidia.users import SwitchingNvml
 
 _MODES = {WHOLE: MigMode.DISABLED, MIG: MigMode.ENABLED}
 _GONE = frozenset({Code.NOT_FOUND, Code.NOT_SUPPORTED, Code.GPU_IS_LOST})
 """How NVML says that an instance is not there, or will not be when its GPU is: NOT_SUPPORTED with MIG off."""
 
 
-def set_mode(nvml: Nvml, change: SetMode) -> str:
-    """Bring the GPU into the mode now, and return the mode in which it was; what cannot be now is not left pending."""
+def set_mode(nvml: SwitchingNvml, change: SetMode) -> str:
+    """Bring the GPU into the mode now, and return the mode in which it was; what cannot be now is not left pending.
+
+    A GPU that would have to be reset is not touched: a reset ends everything on it, and on some boards takes others along.
+    """
     if change.mode not in _MODES:
         raise VendorError(f"GPU {change.gpu}: mode {change.mode!r} is neither {WHOLE} nor {MIG}")
     doing, wanted = f"GPU {change.gpu}: changing to mode {change.mode}", _MODES[change.mode]
@@ -42,14 +47,15 @@ def set_mode(nvml: Nvml, change: SetMode) -> str:
         former = MigMode(nvml.mig_mode(gpu)[0])
         if former is not wanted:
             _refuse_with_instances(nvml, gpu, doing)
-            status = nvml.set_mig_mode(gpu, wanted)
-            if nvml.mig_mode(gpu)[0] != wanted:
-                nvml.set_mig_mode(gpu, former)
-                raise VendorError(
-                    f"{doing}: not possible now, NVML says {code_name(status)}; end what uses the GPU "
-                    "(monitoring too), or let an administrator change the mode and reset it",
-                    retryable=True,
+            if not is_switchable(nvml, gpu):
+                raise _refusal(
+                    f"{doing} needs a reset; let an administrator do both: "
+                    f"nvidia-smi -i {change.gpu} -mig {wanted:d}, then nvidia-smi -i {change.gpu} --gpu-reset"
                 )
+            status = nvml.set_mig_mode(gpu, wanted)
+            if status != Code.SUCCESS or nvml.mig_mode(gpu)[0] != wanted:
+                nvml.set_mig_mode(gpu, former)
+                raise _refusal(f"{doing}: {_obstacle(nvml, gpu, status)}")
     return MIG if former is MigMode.ENABLED else WHOLE
 
 
@@ -112,9 +118,22 @@ def _refuse_with_instances(nvml: Nvml, gpu: Handle, doing: str) -> None:
         for instance in nvml.gpu_instances(gpu, profile.id)
     ]
     if there:
-        raise VendorError(
-            f"{doing}: instances exist ({', '.join(there)}); destroy them first", retryable=True
-        )
+        raise _refusal(f"{doing}: instances exist ({', '.join(there)}); destroy them first")
+
+
+def _obstacle(nvml: SwitchingNvml, gpu: Handle, status: int) -> str:
+    users = nvml.users(gpu)
+    if users:
+        return f"it is in use by {', '.join(users)}; end them (monitoring too)"
+    return (
+        f"not possible now, NVML says {code_name(status)}; end what uses the GPU (monitoring too), "
+        "or let an administrator change the mode, which needs a reset then"
+    )
+
+
+def _refusal(message: str) -> VendorError:
+    """The GPU is as it was; somebody can change that."""
+    return VendorError(message, retryable=True, refused=True)
 
 
 def _profile(nvml: Nvml, gpu: Handle, change: CreateStage) -> GpuProfile:

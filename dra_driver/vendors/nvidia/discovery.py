@@ -81,6 +81,11 @@ def gpu_profiles(nvml: Nvml, handle: Handle) -> Iterator[tuple[str, GpuProfile]]
             yield profile_name(index, profile, memory_bytes), profile
 
 
+def is_switchable(nvml: Nvml, handle: Handle) -> bool:
+    """Whether the mode changes without a reset; drivers that cannot say so cannot do it either."""
+    return bool(_if_there(partial(nvml.is_mig_resetless, handle)))
+
+
 def full_compute_profiles(nvml: Nvml, instance: Handle, slices: int) -> tuple[ComputeProfile, ...]:
     """The compute profiles that take all slices of the GPU instance, most multiprocessors first.
 
@@ -102,7 +107,7 @@ def _partitioning(
     return Partitioning(
         mode=MIG if modes[0] == MigMode.ENABLED else WHOLE,
         whole_mode=WHOLE,
-        switchable=bool(_if_there(partial(nvml.is_mig_resetless, handle))),
+        switchable=is_switchable(nvml, handle),
         positions=max(p.start + p.size for cut in cuts for p in cut.placements),
         counters=MappingProxyType(_totals(profiles, _amounts)),
         profiles=cuts,

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from dra_driver.vendors.nvidia.nvml_activity import MeasuringNvml
 from dra_driver.vendors.nvidia.nvml_health import DiagnosingNvml
+from dra_driver.vendors.nvidia.users import SwitchingNvml
 
 
-class NvmlLibrary(DiagnosingNvml, MeasuringNvml, Protocol):
+class NvmlLibrary(SwitchingNvml, DiagnosingNvml, MeasuringNvml, Protocol):
     """What `NvidiaBackend` stands on; handles are good for all parts."""

@@ -23,6 +23,7 @@ from dra_driver.vendors.nvidia.nvml import (
 from dra_driver.vendors.nvidia.sdk_activity import PynvmlActivity
 from dra_driver.vendors.nvidia.sdk_health import PynvmlHealth
 from dra_driver.vendors.nvidia.session import Held, Session
+from dra_driver.vendors.nvidia.users import device_users
 from dra_driver.vendors.pci import bound_addresses
 
 _INSTANCE_LIMIT = 16
@@ -40,6 +41,7 @@ class PynvmlNvml:
     """
 
     def __init__(self, *, host_root: Path = Path("/")) -> None:
+        self._proc = host_root / "proc"
         self._minors = host_root / "proc/driver/nvidia-caps/mig-minors"
         self._pci_devices = host_root / "sys/bus/pci/devices"
         self._driver = host_root / "sys/bus/pci/drivers/nvidia"
@@ -126,6 +128,10 @@ class PynvmlNvml:
     def set_mig_mode(self, gpu: Handle, mode: MigMode) -> int:
         """See Nvml."""
         return int(self._call("DeviceSetMigMode", gpu, int(mode)))
+
+    def users(self, gpu: Handle) -> tuple[str, ...]:
+        """See GpuUsers. The host's processes, with their pids there."""
+        return device_users(self._proc, f"/dev/nvidia{self.minor(gpu)}")
 
     def is_mig_resetless(self, gpu: Handle) -> bool:
         """See Nvml. Each field of the answer has a return code of its own."""

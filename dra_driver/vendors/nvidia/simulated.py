@@ -55,7 +55,7 @@ class _Compute:
 
 @meets_faults
 class SimulatedNvml:
-    """Implements `Nvml` and, as `health`, `NvmlHealth` on the NVIDIA GPUs of a machine. MachineError if the profile describes no possible GPU."""
+    """Implements `NvmlLibrary` on the NVIDIA GPUs of a machine. MachineError if the profile describes no possible GPU."""
 
     def __init__(self, machine: Machine, *, node: str, state_dir: Path) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
@@ -137,6 +137,10 @@ class SimulatedNvml:
         """See Nvml."""
         busy = self.faults.of(gpu.pci_address).busy
         return self._change(gpu, lambda s: simulated_state.with_mode(gpu.board, s, mode, busy=busy))
+
+    def users(self, gpu: SimulatedGpu) -> tuple[str, ...]:
+        """See GpuUsers."""
+        return self.faults.of(gpu.pci_address).users
 
     def is_mig_resetless(self, gpu: SimulatedGpu) -> bool:
         """See Nvml."""

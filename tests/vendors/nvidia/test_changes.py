@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from dra_driver.model.device import (
 from dra_driver.model.errors import VendorError
 from dra_driver.ports import Backend
 from dra_driver.vendors.discovery import discover
+from dra_driver.vendors.nvidia import simulated_smi
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from tests.vendors.faults import set_faults
@@ -154,19 +156,46 @@ def test_leaving_mig_names_the_instances_in_the_way(simulate: Simulate) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "busy", "cause"),
-    [("H100-SXM5-80GB", True, "IN_USE"), ("A100-SXM4-80GB", False, "RESET_REQUIRED")],
+    ("fault", "words"),
+    [
+        ({"busy": True}, "IN_USE"),
+        (
+            {"busy": True, "users": ["dcgm (pid 4711)", "top (pid 9)"]},
+            "dcgm (pid 4711), top (pid 9)",
+        ),
+    ],
 )
 def test_a_mode_that_cannot_be_now_is_not_left_pending(
-    simulate: Simulate, tmp_path: Path, model: str, busy: bool, cause: str
+    simulate: Simulate, tmp_path: Path, fault: dict[str, Any], words: str
 ) -> None:
-    """Nothing waits for the next reset to surprise somebody; the error names the cause and may be retried."""
-    nvml = simulate(model=model)
-    set_faults(tmp_path / "gpus", {GPU: {"busy": busy}})
+    """Nothing waits for the next reset to surprise somebody; the error names who is in the way, and may be retried."""
+    nvml = simulate()
+    set_faults(tmp_path / "gpus", {GPU: fault})
     error = refusal(NvidiaBackend(nvml), SetMode(gpu=GPU, mode="mig"))
-    assert cause in str(error)
-    assert error.retryable
+    assert words in str(error)
+    assert (error.retryable, error.refused) == (True, True)
     assert nvml.mig_mode(nvml.gpu_by_address(GPU)) == (0, 0)
+
+
+def test_a_mode_that_needs_a_reset_is_not_even_tried(simulate: Simulate, tmp_path: Path) -> None:
+    """On an A100: the error says what an administrator has to do."""
+    backend = NvidiaBackend(simulate(model="A100-SXM4-80GB"))
+    set_faults(tmp_path / "gpus", {GPU: {"error": "UNKNOWN", "calls": ["set_mig_mode"]}})
+    error = refusal(backend, SetMode(gpu=GPU, mode="mig"))
+    assert f"needs a reset; let an administrator do both: nvidia-smi -i {GPU} -mig 1" in str(error)
+    assert (error.retryable, error.refused) == (True, True)
+
+
+def test_a_board_with_mig_on_from_the_start_serves_partitions_without_a_switch(
+    simulate: Simulate,
+) -> None:
+    """An A100 whose administrator has turned MIG on: made and unmade as on any other."""
+    backend = NvidiaBackend(simulate(model="A100-SXM4-80GB", mode="mig"))
+    made_here = simulated_smi.create(backend, GPU, "3g.40gb", 4)
+    (instance,) = backend.read(GPU).instances
+    assert (instance.identity, instance.complete) == (made_here, True)
+    simulated_smi.destroy(backend, GPU, 4)
+    assert backend.read(GPU).instances == ()
 
 
 def test_modes_of_other_vendors_are_refused(simulate: Simulate) -> None:
