@@ -15,6 +15,7 @@ from dra_driver.rules.forms import made_instances
 from dra_driver.rules.health import without_unusable
 from dra_driver.rules.pool_layout import DEVICES_PER_SLICE, DesiredPool
 from dra_driver.rules.publish import PublishMode, desired_pool
+from kubelet_plugin.foreign_partitions import ForeignPartitions
 from kubelet_plugin.node_object import NodeObject
 from kubelet_plugin.rivals import Rivals
 from kubelet_plugin.slice_store import StoredSlice
@@ -53,6 +54,7 @@ class Targets:
         self._policy = policy
         self._names = frozenset(pool_name(state.node, vendor) for vendor in Vendor)
         self._rivals = None if policy.ignores_rivals else Rivals(api, node, clock)
+        self._foreign = ForeignPartitions(node)
         self._withdrawing = Withdrawing(api, state, clock)
         self._left_out: dict[str, tuple[str, ...]] = {}
 
@@ -85,6 +87,8 @@ class Targets:
         inventories = list(self._state.inventories.values())
         if self._rivals is not None:
             inventories = await self._rivals.left(inventories)
+        if mode is PublishMode.FULL:
+            await self._foreign.tell(inventories, made)
         pools = [
             desired_pool(self._state.node, inventory, made, mode, budget)
             for inventory in inventories

@@ -40,6 +40,7 @@ def devices_view() -> View[DeviceUse]:
             Column("POOL", lambda use: use.pool, only_wide=True),
             Column("PRODUCT", lambda use: _attribute(use, "productName"), only_wide=True),
             Column("UUID", lambda use: _attribute(use, "uuid"), only_wide=True),
+            Column("FOREIGN", lambda use: _attribute(use, "foreign").lower(), only_wide=True),
             Column("TAINTS", lambda use: _joined(map(_taint, use.device.taints)), only_wide=True),
         ),
         to_object=_device_object,

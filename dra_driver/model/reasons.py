@@ -39,6 +39,7 @@ class Reason(StrEnum):
     ANOTHER_DRIVER_OFFERS = "AnotherDriverOffers"
     GPU_UNHEALTHY = "GpuUnhealthy"
     GPU_RECOVERED = "GpuRecovered"
+    FOREIGN_PARTITIONS = "ForeignPartitions"
 
     @classmethod
     def of(cls, word: str) -> Reason:
@@ -160,6 +161,10 @@ REASONS: Mapping[Reason, Entry] = MappingProxyType(
             regarding=Regarding.NODE,
             level="Normal",
             meaning="what was wrong with a GPU is over; its devices bear no taint of it any more",
+        ),
+        Reason.FOREIGN_PARTITIONS: Entry(
+            regarding=Regarding.NODE,
+            meaning="somebody else partitioned a GPU: their partitions are given out as they are, and nothing that overlaps them",
         ),
         Reason.PARTITIONS_NOT_PUBLISHED: Entry(
             regarding=Regarding.NODE,

@@ -90,6 +90,8 @@ def _attributes(form: Form) -> dict[str, AttributeValue]:
         "driverVersion": _version(gpu.driver_version),
         PCI_BUS_ID: gpu.pci_address,
     }
+    if form.foreign:
+        attributes["foreign"] = True
     if gpu.pcie_root is not None:
         attributes["resource.kubernetes.io/pcieRoot"] = gpu.pcie_root
     if gpu.numa_node is not None:

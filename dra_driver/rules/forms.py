@@ -30,13 +30,17 @@ class Sharing(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """One way to give out (a part of) a GPU. `profile` and `placement` are None unless it is a partition."""
+    """One way to give out (a part of) a GPU. `profile` and `placement` are None unless it is a partition.
+
+    `foreign`: it is there already, somebody else made it, and it outlives every claim.
+    """
 
     name: str
     gpu: Gpu
     sharing: Sharing = Sharing.EXCLUSIVE
     profile: PartitionProfile | None = None
     placement: Placement | None = None
+    foreign: bool = False
 
     @property
     def mode(self) -> str | None:

@@ -68,11 +68,15 @@ def published_forms(gpu: Gpu, made: frozenset[Made], mode: PublishMode) -> Itera
 
     Such an instance is published as a device itself; `made` tells which instances are ours.
     """
-    forms = all_forms(gpu)
-    if mode is PublishMode.PLAIN:
-        return (form for form in forms if _exists(form))
     foreign = foreign_instances(gpu, made)
-    return (form for form in forms if _reachable(form) and _leaves_alone(form, foreign))
+    theirs = {(one.profile, one.placement) for one in foreign if one.complete}
+    for form in all_forms(gpu):
+        if mode is PublishMode.PLAIN:
+            is_published = _exists(form)
+        else:
+            is_published = _reachable(form) and _leaves_alone(form, foreign)
+        if is_published:
+            yield replace(form, foreign=True) if _key(form) in theirs else form
 
 
 def _exists(form: Form) -> bool:

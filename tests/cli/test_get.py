@@ -51,7 +51,7 @@ def test_a_device_can_be_named_on_all_nodes_or_on_one(dra: Callable[..., Result]
 def test_wide_devices_name_their_taints(dra: Callable[..., Result]) -> None:
     """Wide output has more columns, the last of them saying why a device is tainted."""
     header, row = lines(dra("get", "devices", "-o", "wide", "node-a/nvidia/gpu-1"))
-    assert header.split()[-4:] == ["POOL", "PRODUCT", "UUID", "TAINTS"]
+    assert header.split()[-5:] == ["POOL", "PRODUCT", "UUID", "FOREIGN", "TAINTS"]
     assert row.endswith("gpu.dra-driver.dev/unhealthy:NoSchedule")
 
 
