@@ -104,8 +104,10 @@ class Executor:
                 preparation = await self.describe(record)
             with self._telemetry.phase("record"):
                 self._store.begin(record, preparation)
-        except Exception:
+        except Exception as error:
             self._state.forget(uid)
+            if isinstance(error, VendorError) and error.refused:
+                await self._look_again(record)
             raise
         try:
             self._write_file(record, preparation)
@@ -159,6 +161,12 @@ class Executor:
             await self._survey.look_at(pool, change.gpu)
         if isinstance(change, SetMode):
             self._state.bind_mode(pool, change.gpu)
+
+    async def _look_again(self, record: ClaimRecord) -> None:
+        """What the record was planned from is not true any more; GPUs that it only monitors are not the caller's to look at."""
+        for gpu, pool in {(one.gpu, one.pool) for one in record.grants if not one.monitor}:
+            with suppress(VendorError):
+                await self._survey.look_at(pool, gpu)
 
     def _write_file(self, record: ClaimRecord, preparation: Preparation) -> None:
         with self._telemetry.phase("cdi"):

@@ -33,6 +33,23 @@ async def test_a_partition_where_a_claim_wants_its_own_is_left_and_then_used(
     assert node.inventory() == before
 
 
+async def test_a_partition_that_is_gone_by_now_is_made_anew(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """Somebody destroyed what the claim was to get: its first call finds that out, and the next one makes the claim its own."""
+    node.backend.partition(SetMode(gpu=ADDRESS, mode="mig"))
+    simulated_smi.create(node.backend, ADDRESS, "1g.10gb", 6)
+    await node.node.survey.look()
+    simulated_smi.destroy(node.backend, ADDRESS, 6)
+    claim = new_claim(DEVICE)
+    with pytest.raises(VendorError, match="prepare the claim anew"):
+        await node.prepare(claim)
+    await node.prepare(claim)
+    assert node.instances() == [("1g.10gb", 6, True)]
+    await node.unprepare(claim)
+    assert node.leftovers() == []
+
+
 async def test_a_bare_gpu_instance_where_a_claim_wants_its_own_is_left(
     node: NodePlugin, new_claim: NewClaim
 ) -> None:

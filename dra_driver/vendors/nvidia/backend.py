@@ -143,7 +143,8 @@ class NvidiaBackend:
             if identity == Identity(instance, compute):
                 return uuid
         raise VendorError(
-            f"GPU {target.gpu}: partition {target.instance} has no MIG device; prepare the claim anew"
+            f"GPU {target.gpu}: partition {target.instance} has no MIG device; prepare the claim anew",
+            refused=True,
         )
 
     def _capability_nodes(self, handle: Handle, identity: Identity) -> list[str]:
