@@ -22,22 +22,10 @@ from hypothesis import strategies as st
 
 from dra_driver.vendors.nvidia.profiles import BOARDS
 from tests.faults.virtual_time import run
-from tests.property.mig_life import ACTIONS, Action, MigLife
+from tests.property.actions import Action, lives
+from tests.property.mig_life import MigLife
 
 MODELS = sorted(model for model, board in BOARDS.items() if board.cuts)
-LONGEST = 20
-
-lives = st.lists(
-    st.builds(
-        Action,
-        what=st.sampled_from(ACTIONS),
-        pick=st.integers(0, 63),
-        turns=st.integers(0, 80),
-        flag=st.booleans(),
-    ),
-    min_size=1,
-    max_size=LONGEST,
-)
 
 
 def live(model: str, mode: str, actions: list[Action]) -> None:

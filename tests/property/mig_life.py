@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from dra_driver.model.device import CreateStage, Gpu, Instance, Partitioning, SetMode
 from dra_driver.model.names import partition_name
@@ -25,20 +25,12 @@ from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from kubelet_plugin.claims import DEADLINE_S
 from tests.faults.interleaved_node import InterleavedNode, Use
 from tests.kubelet_plugin.conftest import NODE, POOL, machine_of
+from tests.property.actions import Action
 
 T = TypeVar("T", bound=Any)
 ADDRESS = "0000:1b:00.0"
 SETTLED_S = 10
 SHORT_S = 4
-
-
-class Action(NamedTuple):
-    """What happens next. `pick` chooses among what is possible, `turns` is when the process dies, `flag` is each action's own."""
-
-    what: str
-    pick: int
-    turns: int
-    flag: bool
 
 
 class MigLife:
@@ -278,9 +270,6 @@ class MigLife:
         self._is_seen = False
         if action.turns % 2:
             await self._look()
-
-
-ACTIONS = ("take", "overreach", "give_back", "crash", "intrude", "withdraw", "switch")
 
 
 def _placed(instance: Instance) -> Placed:
