@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import structlog
 
-from dra_driver.model.device import CreateStage, PartitionChange, SetMode
+from dra_driver.model.device import BindPassthrough, CreateStage, PartitionChange, SetMode
 from dra_driver.model.edits import ContainerEdits
 from dra_driver.model.errors import ClaimError, DraError, VendorError
 from dra_driver.model.names import cdi_device_id, cdi_device_name, shared_cdi_id
@@ -187,7 +187,7 @@ class Executor:
         A call that timed out may still be running and make something after a look: nothing is undone before it has ended.
         """
         for step in record.steps[len(record.identities) :][:1]:
-            if isinstance(step.change, CreateStage):
+            if isinstance(step.change, CreateStage | BindPassthrough):
                 gpu = step.change.gpu
                 await self._calls.finished(gpu)
                 await self._survey.look_at(record.changed_gpus[gpu], gpu)

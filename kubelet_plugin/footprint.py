@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from dra_driver.model.device import (
+    BindPassthrough,
     CreateStage,
     DestroyStage,
     Instance,
     PartitionChange,
     Target,
+    UnbindPassthrough,
+    UndoChange,
 )
 from dra_driver.model.errors import ClaimError
 from dra_driver.model.inventory import Inventory
@@ -19,21 +22,26 @@ from dra_driver.model.record import ClaimRecord, Grant, Step
 
 def plan_release(
     record: ClaimRecord, inventories: Mapping[str, Inventory]
-) -> tuple[DestroyStage, ...]:
+) -> tuple[UndoChange, ...]:
     """The changes that undo what a record did, last first; each may already have been made.
 
     A process that was killed inside a step left no identity for it. The record names GPU, profile and placement of what it
-    was making, so an instance that matches exactly is ours. A mode stays as it is: switching back would cost the next claim.
+    was making, so an instance that matches exactly is ours; a GPU that was on its way to vfio-pci, wherever it is by now, goes
+    back. A mode stays as it is: switching back would cost the next claim.
     """
-    done = list(zip(record.steps, record.identities, strict=False))
-    undo = [
-        DestroyStage(created=step.change, identity=identity)
-        for step, identity in done
-        if isinstance(step.change, CreateStage)
-    ]
-    pending = record.steps[len(record.identities) :]
-    if pending and isinstance(pending[0].change, CreateStage):
-        undo += _unrecorded(pending[0].change, record, inventories)
+    undo: list[UndoChange] = []
+    for step, identity in zip(record.steps, record.identities, strict=False):
+        match step.change:
+            case CreateStage() as created:
+                undo.append(DestroyStage(created=created, identity=identity))
+            case BindPassthrough(gpu=gpu):
+                undo.append(UnbindPassthrough(gpu=gpu))
+    for step in record.steps[len(record.identities) :][:1]:
+        match step.change:
+            case CreateStage() as pending:
+                undo += _unrecorded(pending, record, inventories)
+            case BindPassthrough(gpu=gpu):
+                undo.append(UnbindPassthrough(gpu=gpu))
     return tuple(reversed(undo))
 
 
@@ -42,7 +50,7 @@ def target_of(
 ) -> Target:
     """The hardware behind a grant: the GPU, the instance that some record's steps made, or the one that was there."""
     if grant.profile is None:
-        return Target(gpu=grant.gpu)
+        return Target(gpu=grant.gpu, passthrough=_is_passed_through(grant, records))
     wanted = (grant.gpu, grant.profile, grant.placement)
     made = [
         identity
@@ -81,6 +89,11 @@ def is_granted(instance: Instance, grant: Grant) -> bool:
         grant.profile,
         grant.placement,
     )
+
+
+def _is_passed_through(grant: Grant, records: Iterable[ClaimRecord]) -> bool:
+    steps = (step for record in records for step in record.steps)
+    return any(s.device == grant.device and isinstance(s.change, BindPassthrough) for s in steps)
 
 
 def _unrecorded(

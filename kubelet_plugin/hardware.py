@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
+
 from dra_driver.config.machine import Machine, load_machine
 from dra_driver.config.settings import PluginSettings
+from dra_driver.journal.store import read_boot_id
 from dra_driver.model.device import Vendor
 from dra_driver.model.errors import StartError
 from dra_driver.model.names import pool_name
@@ -12,6 +16,8 @@ from dra_driver.vendors.amd.backend import AmdBackend
 from dra_driver.vendors.amd.sdk import Sysfs
 from dra_driver.vendors.amd.simulated import build_tree
 from dra_driver.vendors.amd.simulated_faults import SimulatedSysfs
+from dra_driver.vendors.handovers import Handovers
+from dra_driver.vendors.holders import holders
 from dra_driver.vendors.null_devices import NullDevices
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.driver_edits import DriverEdits
@@ -20,6 +26,9 @@ from dra_driver.vendors.nvidia.driver_search import DriverSearch
 from dra_driver.vendors.nvidia.host import DriverHost
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from dra_driver.vendors.passthrough import PassthroughBackend
+from dra_driver.vendors.vfio import Vfio
+from dra_driver.vendors.vfio_simulated import SimulatedBus
 
 
 def open_backends(settings: PluginSettings, *, only_looks: bool = False) -> dict[str, Backend]:
@@ -45,13 +54,33 @@ def _simulated(machine: Machine, settings: PluginSettings) -> list[Backend]:
     backends: list[Backend] = []
     if Vendor.NVIDIA in vendors:
         folder = settings.simulation_dir / "nvidia"
-        backends.append(
-            NvidiaBackend(SimulatedNvml(machine, node=settings.node_name, state_dir=folder))
-        )
+        backends.append(_simulated_nvidia(machine, settings, folder))
     if Vendor.AMD in vendors:
         sysfs = build_tree(machine, node=settings.node_name, folder=settings.simulation_dir / "amd")
         backends.append(AmdBackend(SimulatedSysfs(sysfs)))
     return [NullDevices(backend, settings.simulation_dir) for backend in backends]
+
+
+def _simulated_nvidia(machine: Machine, settings: PluginSettings, folder: Path) -> Backend:
+    """NVML alone; or, once somebody offered its GPUs to virtual machines, with the sysfs that takes them away from it."""
+    sys = settings.simulation_dir / "sys"
+    is_offered = settings.passthrough == "offer"
+    if not (is_offered or sys.exists()):
+        return NvidiaBackend(SimulatedNvml(machine, node=settings.node_name, state_dir=folder))
+    driver = sys / "bus/pci/drivers/nvidia"
+    nvml = SimulatedNvml(machine, node=settings.node_name, state_dir=folder, driver=driver)
+    bus = SimulatedBus(sys, nvml.faults.gpus, driver.name)
+
+    def using(address: str, _: Collection[str]) -> tuple[str, ...]:
+        return ("a simulated process",) if nvml.faults.of(address).busy else ()
+
+    return PassthroughBackend(
+        NvidiaBackend(nvml),
+        Vfio(sys, bus.write),
+        _handovers(settings),
+        using,
+        offered=is_offered,
+    )
 
 
 def _real(settings: PluginSettings, *, only_looks: bool) -> list[Backend]:
@@ -62,7 +91,16 @@ def _real(settings: PluginSettings, *, only_looks: bool) -> list[Backend]:
         backends.append(NvidiaBackend(PynvmlNvml(host_root=root), host))
     if (root / "sys/module/amdgpu").exists():
         backends.append(AmdBackend(Sysfs(root / "sys")))
-    return backends
+    return [
+        PassthroughBackend(
+            backend,
+            Vfio(root / "sys"),
+            _handovers(settings),
+            lambda _, nodes: holders(root / "proc", nodes),
+            offered=settings.passthrough == "offer",
+        )
+        for backend in backends
+    ]
 
 
 def _nvidia_host(settings: PluginSettings) -> DriverHost:
@@ -70,3 +108,7 @@ def _nvidia_host(settings: PluginSettings) -> DriverHost:
     file = settings.data_dir / "nvidia-driver.json"
     search = DriverSearch(root, kept_in=file, toolkit=settings.nvidia_ctk_path)
     return DriverHost(root, DriverEdits(search))
+
+
+def _handovers(settings: PluginSettings) -> Handovers:
+    return Handovers(settings.data_dir / "passthrough", read_boot_id())

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from dra_driver.config.params import parse_gpu_config
 from dra_driver.model.claim import AllocatedClaim, Allocation, AllocationResult
 from dra_driver.model.device import (
+    BindPassthrough,
     CreateStage,
+    Passthrough,
     SetMode,
+    UnbindPassthrough,
     Vendor,
 )
 from dra_driver.model.errors import ClaimError, DeviceHeld, DraError, VendorError
@@ -207,6 +210,8 @@ def _steps(snapshot: Snapshot, form: Form, grant: Grant, planned: Sequence[Step]
             f"device {form.name} cannot be made: instance {in_the_way[0].identity} ({in_the_way[0].profile}) on GPU "
             f"{gpu.pci_address} was made by somebody else; destroy it, or delete the pod so that it gets another device"
         )
+    if gpu.passthrough is Passthrough.BOUND and not form.passthrough:
+        yield Step(device=form.name, change=UnbindPassthrough(gpu=gpu.pci_address))
     set_modes = {
         step.change.gpu: step.change.mode for step in planned if isinstance(step.change, SetMode)
     }
@@ -222,3 +227,5 @@ def _steps(snapshot: Snapshot, form: Form, grant: Grant, planned: Sequence[Step]
                 stage=stage,
             )
             yield Step(device=form.name, change=change)
+    if form.passthrough:
+        yield Step(device=form.name, change=BindPassthrough(gpu=gpu.pci_address))

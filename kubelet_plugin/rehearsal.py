@@ -10,7 +10,14 @@ from dra_driver.config.settings import PluginSettings
 from dra_driver.journal.encoding import encode_grant, encode_step
 from dra_driver.journal.store import ClaimJournal, read_boot_id
 from dra_driver.model.claim import AllocatedClaim, ClaimRef
-from dra_driver.model.device import CreateStage, DestroyStage, SetMode
+from dra_driver.model.device import (
+    BindPassthrough,
+    CreateStage,
+    DestroyStage,
+    SetMode,
+    UnbindPassthrough,
+    UndoChange,
+)
 from dra_driver.model.record import ClaimRecord, Grant, Step
 from dra_driver.ports import JsonObject
 from kubelet_plugin.footprint import plan_release
@@ -35,7 +42,7 @@ class Rehearsal:
     claim: ClaimRef
     outcome: Outcome
     grants: tuple[Grant, ...]
-    undo: tuple[DestroyStage, ...] = ()
+    undo: tuple[UndoChange, ...] = ()
     steps: tuple[Step, ...] = ()
 
 
@@ -84,7 +91,7 @@ def as_text(rehearsal: Rehearsal) -> str:
     return "\n".join(lines if changes else [*lines, "  no hardware changes"])
 
 
-def _undo(state: NodeState, record: ClaimRecord) -> tuple[DestroyStage, ...]:
+def _undo(state: NodeState, record: ClaimRecord) -> tuple[UndoChange, ...]:
     """What undoes the half-done record; afterwards the state is as if that had been done."""
     undo = plan_release(record, state.inventories)
     for change in undo:
@@ -95,17 +102,26 @@ def _undo(state: NodeState, record: ClaimRecord) -> tuple[DestroyStage, ...]:
 
 def _described(rehearsal: Rehearsal) -> Iterator[str]:
     for gone in rehearsal.undo:
-        created = gone.created
-        yield f"GPU {gone.gpu}: destroy the {created.stage} of {created.profile} at {created.placement.start}"
+        match gone:
+            case DestroyStage(created=created, gpu=gpu):
+                yield f"GPU {gpu}: destroy the {created.stage} of {created.profile} at {created.placement.start}"
+            case UnbindPassthrough(gpu=gpu):
+                yield f"GPU {gpu}: give it back to its driver"
     for step in rehearsal.steps:
         match step.change:
             case SetMode(gpu=gpu, mode=mode):
                 yield f"GPU {gpu}: switch to mode {mode}"
             case CreateStage(gpu=gpu, stage=stage, profile=profile, placement=placement):
                 yield f"GPU {gpu}: create the {stage} of {profile} at {placement.start}"
+            case BindPassthrough(gpu=gpu):
+                yield f"GPU {gpu}: give it to vfio-pci"
+            case UnbindPassthrough(gpu=gpu):
+                yield f"GPU {gpu}: give it back to its driver"
 
 
-def _encode_undo(change: DestroyStage) -> JsonObject:
+def _encode_undo(change: UndoChange) -> JsonObject:
+    if isinstance(change, UnbindPassthrough):
+        return {"kind": "unbindPassthrough", "gpu": change.gpu}
     created = change.created
     return {
         "kind": "destroyStage",

@@ -14,7 +14,17 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from dra_driver.model.claim import AllocatedClaim
-from dra_driver.model.device import DestroyStage, Gpu, Instance, SetMode
+from dra_driver.model.device import (
+    BindPassthrough,
+    DestroyStage,
+    Gpu,
+    Instance,
+    Passthrough,
+    SetMode,
+    StepChange,
+    UnbindPassthrough,
+    UndoChange,
+)
 from dra_driver.model.health import Condition
 from dra_driver.model.inventory import Fault, Inventory
 from dra_driver.model.names import pool_name
@@ -140,8 +150,7 @@ class NodeState:
         """A step was carried out."""
         record = self._records[uid]
         self._records[uid] = replace(record, identities=(*record.identities, identity))
-        if isinstance(step.change, SetMode):
-            self._set_mode(step.change)
+        self._change_gpu(step.change.gpu, lambda gpu: _after(gpu, step.change))
         return self._records[uid]
 
     def drop_untaken(self, uid: str) -> None:
@@ -149,9 +158,9 @@ class NodeState:
         record = self._records[uid]
         self._records[uid] = replace(record, steps=record.steps[: len(record.identities)])
 
-    def retire(self, change: DestroyStage) -> None:
-        """An instance, or a stage of one, was destroyed."""
-        self._change_gpu(change.created.gpu, lambda gpu: _without(gpu, change))
+    def retire(self, change: UndoChange) -> None:
+        """An instance, or a stage of one, was destroyed; or a GPU is back from where virtual machines use it."""
+        self._change_gpu(change.gpu, lambda gpu: _without(gpu, change))
 
     def complete(self, uid: str, preparation: Preparation) -> None:
         """All is done."""
@@ -204,9 +213,6 @@ class NodeState:
         for listener in self._listeners:
             listener()
 
-    def _set_mode(self, change: SetMode) -> None:
-        self._change_gpu(change.gpu, lambda gpu: _in_mode(gpu, change.mode))
-
     def _change_gpu(self, address: str, changed: Callable[[Gpu], Gpu]) -> None:
         for pool, inventory in self._inventories.items():
             gpus = tuple(
@@ -215,13 +221,23 @@ class NodeState:
             self._inventories[pool] = replace(inventory, gpus=gpus)
 
 
-def _in_mode(gpu: Gpu, mode: str) -> Gpu:
-    if gpu.partitioning is None:
-        return gpu
-    return replace(gpu, partitioning=replace(gpu.partitioning, mode=mode, switchable=True))
+def _after(gpu: Gpu, change: StepChange) -> Gpu:
+    """What a stage has made is seen at the next look."""
+    match change:
+        case SetMode(mode=mode) if gpu.partitioning is not None:
+            return replace(gpu, partitioning=replace(gpu.partitioning, mode=mode, switchable=True))
+        case BindPassthrough():
+            return replace(gpu, passthrough=Passthrough.BOUND)
+        case UnbindPassthrough():
+            return replace(gpu, passthrough=Passthrough.POSSIBLE)
+        case _:
+            return gpu
 
 
-def _without(gpu: Gpu, change: DestroyStage) -> Gpu:
+def _without(gpu: Gpu, change: UndoChange) -> Gpu:
+    if not isinstance(change, DestroyStage):
+        return _after(gpu, change)
+
     def stays(instance: Instance) -> bool:
         return not f"{instance.identity}/".startswith(f"{change.identity}/")
 

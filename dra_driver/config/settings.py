@@ -18,6 +18,7 @@ LogFormat: TypeAlias = Literal["json", "text"]
 PublishChoice: TypeAlias = Literal["auto", "full", "plain"]
 CoexistenceChoice: TypeAlias = Literal["refuse", "ignore"]
 BrokenEffect: TypeAlias = Literal["NoSchedule", "NoExecute"]
+PassthroughChoice: TypeAlias = Literal["refuse", "offer"]
 
 OFF = "off"
 """Instead of an address: listen nowhere."""
@@ -123,6 +124,10 @@ class PluginSettings(BaseModel):
     broken_gpu_effect: BrokenEffect = Field(
         "NoSchedule",
         description="The taint on devices of a broken GPU. `NoSchedule`: no new claim gets them; `NoExecute`: their pods are evicted, whatever PodDisruptionBudgets say.",
+    )
+    passthrough: PassthroughChoice = Field(
+        "refuse",
+        description="Whole GPUs for virtual machines, through vfio-pci. `offer`: those that have an IOMMU group of their own; `refuse`: none.",
     )
     sdk_timeout_s: Seconds = Field(
         25.0, description="Seconds after which a call to a vendor's library counts as hung."

@@ -10,9 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from dra_driver.model.device import (
+    BindPassthrough,
     CreateStage,
     Placement,
     SetMode,
+    StepChange,
+    UnbindPassthrough,
 )
 from dra_driver.model.edits import ContainerEdits, DeviceNode, Hook, Mount
 from dra_driver.model.record import Grant, Preparation, PreparedDevice, Step
@@ -142,7 +145,7 @@ def _decode_placement(data: JsonObject) -> Placement:
     return Placement(start=_whole(data, "start"), size=_whole(data, "size"))
 
 
-def _encode_change(change: SetMode | CreateStage) -> JsonObject:
+def _encode_change(change: StepChange) -> JsonObject:
     match change:
         case SetMode(gpu=gpu, mode=mode):
             return {"kind": "setMode", "gpu": gpu, "mode": mode}
@@ -155,9 +158,13 @@ def _encode_change(change: SetMode | CreateStage) -> JsonObject:
                 "stage": stage,
                 "parent": change.parent,
             }
+        case BindPassthrough(gpu=gpu):
+            return {"kind": "bindPassthrough", "gpu": gpu}
+        case UnbindPassthrough(gpu=gpu):
+            return {"kind": "unbindPassthrough", "gpu": gpu}
 
 
-def _decode_change(data: JsonObject) -> SetMode | CreateStage:
+def _decode_change(data: JsonObject) -> StepChange:
     kind, gpu = text(data, "kind"), text(data, "gpu")
     if kind == "setMode":
         return SetMode(gpu=gpu, mode=text(data, "mode"))
@@ -169,6 +176,10 @@ def _decode_change(data: JsonObject) -> SetMode | CreateStage:
             stage=text(data, "stage"),
             parent=_text_or_none(data, "parent"),
         )
+    if kind == "bindPassthrough":
+        return BindPassthrough(gpu=gpu)
+    if kind == "unbindPassthrough":
+        return UnbindPassthrough(gpu=gpu)
     raise ValueError(f"hardware change of unknown kind {kind!r}")
 
 

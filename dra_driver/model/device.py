@@ -81,9 +81,19 @@ class Instance:
     complete: bool = True
 
 
+class Passthrough(StrEnum):
+    """Whether a virtual machine can have a GPU: it could, or the GPU is in vfio-pci's hands and out of its driver's sight."""
+
+    POSSIBLE = "possible"
+    BOUND = "bound"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One physical GPU. `pci_address` is `dddd:bb:dd.f`, lower case, and names it for ever; `index` may change."""
+    """One physical GPU. `pci_address` is `dddd:bb:dd.f`, lower case, and names it for ever; `index` may change.
+
+    `passthrough` is None where no virtual machine can have it, or nobody offers it.
+    """
 
     vendor: Vendor
     pci_address: str
@@ -101,6 +111,7 @@ class Gpu:
     extras: Mapping[str, AttributeValue] = field(default_factory=dict)
     partitioning: Partitioning | None = None
     instances: tuple[Instance, ...] = ()
+    passthrough: Passthrough | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,12 +149,36 @@ class DestroyStage:
         return self.created.gpu
 
 
-PartitionChange: TypeAlias = SetMode | CreateStage | DestroyStage
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindPassthrough:
+    """Give a GPU, with its whole IOMMU group, to vfio-pci; the change's identity is the driver that had it."""
+
+    gpu: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnbindPassthrough:
+    """Give a GPU that vfio-pci has, or half has, back to its own driver, the identity. It is there already: that counts as done."""
+
+    gpu: str
+
+
+PartitionChange: TypeAlias = (
+    SetMode | CreateStage | DestroyStage | BindPassthrough | UnbindPassthrough
+)
+StepChange: TypeAlias = SetMode | CreateStage | BindPassthrough | UnbindPassthrough
+"""The changes that prepare something."""
+UndoChange: TypeAlias = DestroyStage | UnbindPassthrough
+"""The changes that take back what a step made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a container is to be given: a GPU (by PCI address), or the instance of that identity on it."""
+    """What a container is to be given: a GPU (by PCI address), or the instance of that identity on it.
+
+    `passthrough`: the GPU as a virtual machine uses it.
+    """
 
     gpu: str
     instance: str | None = None
+    passthrough: bool = False

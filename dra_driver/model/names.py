@@ -93,6 +93,11 @@ def monitor_name(pci_address: str) -> str:
     return _label(f"{gpu_name(pci_address)}-monitor")
 
 
+def passthrough_name(pci_address: str) -> str:
+    """The GPU as a virtual machine gets it."""
+    return _label(f"{gpu_name(pci_address)}-vfio")
+
+
 def device_variable(pci_address: str, part: str = "") -> str:
     """The environment variable that tells a container a device's UUID: no two devices of a node have the same one."""
     return "DRA_DEVICE_" + re.sub(r"[^A-Z0-9]", "_", f"{pci_address}{part}".upper())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dra_driver.model.claim import ClaimRef
-from dra_driver.model.device import CreateStage, Placement, SetMode
+from dra_driver.model.device import BindPassthrough, CreateStage, Placement, StepChange
 from dra_driver.model.edits import ContainerEdits
 
 
@@ -43,7 +43,7 @@ class Step:
     """One hardware change on behalf of one granted device."""
 
     device: str
-    change: SetMode | CreateStage
+    change: StepChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,5 +83,5 @@ class ClaimRecord:
         return {
             step.change.gpu: self.changed_gpus[step.change.gpu]
             for step in self.steps
-            if isinstance(step.change, CreateStage)
+            if isinstance(step.change, CreateStage | BindPassthrough)
         }

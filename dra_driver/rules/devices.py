@@ -28,7 +28,7 @@ from dra_driver.model.slices import (
     Taint,
     Version,
 )
-from dra_driver.rules.forms import Form, Sharing
+from dra_driver.rules.forms import Form, Sharing, counters_of
 
 ATTRIBUTES_AND_CAPACITIES_LIMIT = 32
 MONITOR_TAINT = Taint(key=f"{DRIVER_NAME}/monitor", effect="NoSchedule")
@@ -52,10 +52,9 @@ def render_device(form: Form, *, with_counters: bool) -> Device:
 
 def render_counters(gpu: Gpu) -> CounterSet | None:
     """The counter set of a GPU, named as the GPU; None where it has but one form that holds it."""
-    if gpu.partitioning is None:
-        return None
-    totals = _counters(frozenset(range(gpu.partitioning.positions)), gpu.partitioning.counters)
-    return CounterSet(name=gpu_name(gpu.pci_address), counters=totals)
+    positions = range(gpu.partitioning.positions if gpu.partitioning else 0)
+    totals = _counters(frozenset(positions), counters_of(gpu))
+    return CounterSet(name=gpu_name(gpu.pci_address), counters=totals) if totals else None
 
 
 def _consumption(form: Form) -> tuple[CounterConsumption, ...]:
@@ -74,10 +73,9 @@ def _counters(positions: frozenset[int], amounts: Mapping[str, int]) -> dict[str
 
 def _attributes(form: Form) -> dict[str, AttributeValue]:
     gpu = form.gpu
-    is_partition = form.profile is not None
     attributes: dict[str, AttributeValue] = {
         "vendor": gpu.vendor.value,
-        "type": "partition" if is_partition else "gpu",
+        "type": _type(form),
         "productName": gpu.product_name[:_STRING_LIMIT],
         "architecture": gpu.architecture[:_STRING_LIMIT],
         "uuid": _uuid(form),
@@ -87,7 +85,7 @@ def _attributes(form: Form) -> dict[str, AttributeValue]:
         "sharing": form.sharing.value,
         "isolation": "none" if form.sharing is Sharing.MONITOR else "hardware",
         "computeCapability": _version(gpu.compute_capability),
-        "driverVersion": _version(gpu.driver_version),
+        "driverVersion": _version(None if form.passthrough else gpu.driver_version),
         PCI_BUS_ID: gpu.pci_address,
     }
     if form.foreign:
@@ -99,6 +97,13 @@ def _attributes(form: Form) -> dict[str, AttributeValue]:
     return attributes | {
         name: value for name, value in gpu.extras.items() if _is_sound(name, value)
     }
+
+
+def _type(form: Form) -> str:
+    """None but its own class selects a GPU for virtual machines: it is no device that a container can use."""
+    if form.passthrough:
+        return "passthrough"
+    return "partition" if form.profile else "gpu"
 
 
 def _uuid(form: Form) -> str:

@@ -1,4 +1,4 @@
-"""The forms in which a GPU can be given out: whole, as each legal partition, and as a monitor's view.
+"""The forms in which a GPU can be given out: whole, as each legal partition, to a virtual machine, and as a monitor's view.
 
 One enumeration serves everybody: the publisher renders forms as devices, the planner finds a claim's device among them.
 A form's name is the device's name; nobody takes names apart.
@@ -14,7 +14,13 @@ from typing import TypeAlias
 
 from dra_driver.model.device import CreateStage, Gpu, Instance, PartitionProfile, Placement
 from dra_driver.model.inventory import Inventory
-from dra_driver.model.names import gpu_name, is_device_of, monitor_name, partition_name
+from dra_driver.model.names import (
+    gpu_name,
+    is_device_of,
+    monitor_name,
+    partition_name,
+    passthrough_name,
+)
 from dra_driver.model.record import ClaimRecord
 
 Made: TypeAlias = tuple[str, str, Placement]
@@ -33,6 +39,7 @@ class Form:
     """One way to give out (a part of) a GPU. `profile` and `placement` are None unless it is a partition.
 
     `foreign`: it is there already, somebody else made it, and it outlives every claim.
+    `passthrough`: all of it, for a virtual machine.
     """
 
     name: str
@@ -41,6 +48,7 @@ class Form:
     profile: PartitionProfile | None = None
     placement: Placement | None = None
     foreign: bool = False
+    passthrough: bool = False
 
     @property
     def mode(self) -> str | None:
@@ -61,9 +69,9 @@ class Form:
     @property
     def consumption(self) -> Mapping[str, int]:
         """What it takes of the GPU's counters, positions apart."""
-        if self.sharing is Sharing.MONITOR or self.gpu.partitioning is None:
+        if self.sharing is Sharing.MONITOR:
             return {}
-        return self.profile.consumes if self.profile else self.gpu.partitioning.counters
+        return self.profile.consumes if self.profile else counters_of(self.gpu)
 
 
 def covered(placement: Placement) -> frozenset[int]:
@@ -71,14 +79,21 @@ def covered(placement: Placement) -> frozenset[int]:
     return frozenset(range(placement.start, placement.start + placement.size))
 
 
+def counters_of(gpu: Gpu) -> Mapping[str, int]:
+    """What the GPU's forms share, positions apart: nothing where it has but one form that takes any of it."""
+    if gpu.partitioning is not None:
+        return gpu.partitioning.counters
+    return {} if gpu.passthrough is None else {"gpu": 1}
+
+
 def all_forms(gpu: Gpu) -> tuple[Form, ...]:
     """Everything the GPU could ever be, in the order in which it is published.
 
     Smallest first, then descending placement start, the whole GPU after its partitions: the scheduler takes the first
-    device that fits, so this order packs. The monitor comes last.
+    device that fits, so this order packs. A virtual machine's comes then, and the monitor last.
     """
     partitions = sorted(_partitions(gpu), key=_packing_order)
-    return (*partitions, _whole(gpu), _monitor(gpu))
+    return (*partitions, _whole(gpu), *_passthrough(gpu), _monitor(gpu))
 
 
 def gpu_of(inventory: Inventory, device: str) -> Gpu | None:
@@ -91,7 +106,7 @@ def find_form(inventory: Inventory, device: str) -> Form | None:
     gpu = gpu_of(inventory, device)
     if gpu is None:
         return None
-    forms = chain((_whole(gpu), _monitor(gpu)), _partitions(gpu))
+    forms = chain((_whole(gpu), *_passthrough(gpu), _monitor(gpu)), _partitions(gpu))
     return next((form for form in forms if form.name == device), None)
 
 
@@ -108,6 +123,11 @@ def foreign_instances(gpu: Gpu, made: frozenset[Made]) -> tuple[Instance, ...]:
 
 def _whole(gpu: Gpu) -> Form:
     return Form(name=gpu_name(gpu.pci_address), gpu=gpu)
+
+
+def _passthrough(gpu: Gpu) -> Iterator[Form]:
+    if gpu.passthrough is not None:
+        yield Form(name=passthrough_name(gpu.pci_address), gpu=gpu, passthrough=True)
 
 
 def _monitor(gpu: Gpu) -> Form:

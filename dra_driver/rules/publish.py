@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
-from dra_driver.model.device import Gpu, Instance
+from dra_driver.model.device import Gpu, Instance, Passthrough
 from dra_driver.model.inventory import Inventory
 from dra_driver.model.names import DRIVER_NAME, gpu_name, pool_name
 from dra_driver.model.quantity import Quantity
@@ -82,6 +82,8 @@ def published_forms(gpu: Gpu, made: frozenset[Made], mode: PublishMode) -> Itera
 def _exists(form: Form) -> bool:
     """Whether the form is on the hardware now, so that giving it out takes nothing from another form."""
     if form.sharing is Sharing.MONITOR:
+        return False
+    if form.passthrough is not (form.gpu.passthrough is Passthrough.BOUND):
         return False
     if form.profile is None:
         return not form.gpu.instances and (

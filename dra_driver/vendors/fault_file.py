@@ -17,12 +17,13 @@ _LOOK_S = 0.02
 
 
 class FaultFile:
-    """The faults that the file at `path` says; no file, no faults. Safe to use from several threads.
+    """The faults that the file at `path` says of `gpus`; no file, no faults. Safe to use from several threads.
 
     A file that cannot be understood is a retryable VendorError of every call: perhaps half of it is not written yet.
     """
 
     def __init__(self, path: Path, words: Vocabulary) -> None:
+        self.gpus = tuple(words.gpus)
         self._path = path
         self._words = words
         self._parsed: tuple[bytes, Mapping[str, SimulatedFault]] = (b"", {})

@@ -18,6 +18,7 @@ SHIPPED = {
     "gpu-timeslice": ({"nvidia", "amd"}, "gpu", "timeSlicing"),
     "gpu-mps": ({"nvidia", "amd"}, "gpu", "mps"),
     "gpu-monitor": ({"nvidia", "amd"}, "gpu", "monitor"),
+    "gpu-passthrough": ({"nvidia", "amd"}, "passthrough", "exclusive"),
     "nvidia-gpu": ({"nvidia"}, "gpu", "exclusive"),
     "nvidia-mig": ({"nvidia"}, "partition", "exclusive"),
     "amd-gpu": ({"amd"}, "gpu", "exclusive"),
@@ -29,7 +30,9 @@ DEVICES = tuple(
         attributes={"vendor": vendor, "type": kind, "sharing": sharing},
     )
     for vendor, kind, sharing in product(
-        ("nvidia", "amd"), ("gpu", "partition"), ("exclusive", "timeSlicing", "mps", "monitor")
+        ("nvidia", "amd"),
+        ("gpu", "partition", "passthrough"),
+        ("exclusive", "timeSlicing", "mps", "monitor"),
     )
 )
 FOLDER = Path(deviceclasses.__file__).parent

@@ -20,6 +20,8 @@ PASSED_BY: Final[Mapping[str, frozenset[str]]] = {
     "Backend.SetMode": frozenset({_PREPARE}),
     "Backend.CreateStage": frozenset({_PREPARE}),
     "Backend.DestroyStage": frozenset({_UNPREPARE, _START}),
+    "Backend.BindPassthrough": frozenset({_PREPARE}),
+    "Backend.UnbindPassthrough": frozenset({_UNPREPARE, _START}),
     "ClaimStore.load": frozenset({_START}),
     "ClaimStore.begin": frozenset({_PREPARE}),
     "ClaimStore.step": frozenset({_PREPARE}),
@@ -48,11 +50,24 @@ PASSED_BY: Final[Mapping[str, frozenset[str]]] = {
     "Sdk.destroy_gpu_instance": frozenset({_UNPREPARE}),
     "Sdk.destroy_compute_instance": frozenset({_UNPREPARE}),
 }
-"""Which operations pass a place; what a claim without partitions passes is a part of that."""
+"""Which operations pass a place; what one kind of claim passes is a part of that."""
+
+ONLY_PASSTHROUGH: Final = frozenset({"Backend.BindPassthrough", "Backend.UnbindPassthrough"})
+ONLY_PARTITIONS: Final = frozenset(
+    {
+        *("Backend.CreateStage", "Backend.DestroyStage"),
+        *(
+            f"Sdk.{verb}_{what}_instance"
+            for verb in ("create", "destroy")
+            for what in ("gpu", "compute")
+        ),
+    }
+)
+"""What a claim for a virtual machine passes and no other, and the other way round."""
 
 
 def passed_by(operation: str) -> frozenset[str]:
-    """All places that the operation passes with two partitions, a start with one mess or another."""
+    """All places that the operation passes with one kind of claim or another."""
     return frozenset(
         place for place in places() if operation in PASSED_BY[place.rpartition(".")[0]]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from dra_driver.model.device import SetMode
@@ -45,10 +46,12 @@ TWO_PARTITIONS: Final = Form(
     devices=(f"{_NAME}-mig-1g-10gb-6", f"{_NAME}-mig-3g-40gb-0"),
     mode="whole",
 )
+PASSED_THROUGH: Final = Form(name="virtual machine", devices=(f"{_NAME}-vfio",), mode="mig")
 FORMS: Final = (
     Form(name="whole GPU", devices=(_NAME,), mode="mig"),
     Form(name="partition", devices=(f"{_NAME}-mig-1g-10gb-6",), mode="whole"),
     TWO_PARTITIONS,
+    PASSED_THROUGH,
     Form(name="monitor", devices=(f"{_NAME}-monitor",), mode="whole", admin=True),
 )
 
@@ -90,9 +93,16 @@ class Scene:
         outcome.note(point, "in the end", await self.node.settles())
         left = self.node.folder.rglob(f"*{claim['metadata']['uid']}*")
         outcome.note(point, "left", [str(path) for path in left if path.suffix != ".settled"])
+        outcome.note(point, "away", [str(path) for path in self._with_vfio()])
         await self.node.kill()
         await self.cluster.delete(claim)
         return not outcome.wrongs
+
+    def _with_vfio(self) -> list[Path]:
+        """The PCI functions that no virtual machine has any more, and that are not with their own drivers."""
+        devices = (self.node.folder / "hardware/sys/bus/pci/devices").iterdir()
+        own = {"nvidia", "snd_hda_intel"}
+        return [one for one in devices if (one / "driver").resolve().name not in own]
 
 
 @asynccontextmanager
@@ -106,6 +116,7 @@ async def staged(forks: Forks) -> AsyncIterator[Scene]:
         machine.write_text(_MACHINE)
         async with serving_cluster(NODE_NAME) as cluster:
             node = Node(folder, str(machine), cluster, forks)
+            node.offer_passthrough()
             await node.start()
             scene = Scene(node, cluster)
             claims = [await cluster.new_claim(device) for device in _BYSTANDERS]

@@ -14,12 +14,15 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from dra_driver.config.layers import resolve
 from dra_driver.config.machine import Machine, load_machine
+from dra_driver.config.settings import PluginSettings
 from dra_driver.model.kinds import RESOURCE_CLAIM, RESOURCE_SLICE
 from dra_driver.ports import Backend, JsonObject
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
+from kubelet_plugin.hardware import open_backends
 from tests.faults.cluster import Cluster
 from tests.faults.forks import ForkedProcess, Forks
 from tests.faults.invariants import Violation, violations
@@ -74,6 +77,13 @@ class Node:
             "machine": machine,
             "log-format": "text",
         }
+
+    def offer_passthrough(self) -> None:
+        """Its GPUs are behind an IOMMU, and virtual machines may have them. To be called before the first start."""
+        self._flags["passthrough"] = "offer"
+        flags = {name.replace("-", "_"): value for name, value in self._flags.items()}
+        settings = resolve(PluginSettings, file=None, environment={}, flags=flags).settings
+        (self.backend,) = open_backends(settings).values()
 
     @property
     def log(self) -> Path:

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from dra_driver.journal import transitions
 from dra_driver.model.claim import ClaimRef
-from dra_driver.model.device import CreateStage, Placement, SetMode
+from dra_driver.model.device import (
+    BindPassthrough,
+    CreateStage,
+    Placement,
+    SetMode,
+    UnbindPassthrough,
+)
 from dra_driver.model.edits import ContainerEdits, DeviceNode, Mount
 from dra_driver.model.errors import RecordError
 from dra_driver.model.record import ClaimRecord, Grant, Preparation, PreparedDevice, Step
@@ -18,6 +24,8 @@ TEXTS = st.lists(TEXT, max_size=3).map(tuple)
 PLACEMENTS = st.builds(Placement, st.integers(0, 15), st.integers(1, 8))
 CHANGES = st.one_of(
     st.builds(SetMode, gpu=TEXT, mode=TEXT),
+    st.builds(BindPassthrough, gpu=TEXT),
+    st.builds(UnbindPassthrough, gpu=TEXT),
     st.builds(
         CreateStage,
         gpu=TEXT,

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dra_driver.config.machine import Machine
 from dra_driver.model.claim import AllocatedClaim
-from dra_driver.model.device import CreateStage, SetMode
+from dra_driver.model.device import (
+    BindPassthrough,
+    CreateStage,
+    DestroyStage,
+    Passthrough,
+    SetMode,
+    UnbindPassthrough,
+)
 from dra_driver.model.errors import ClaimError, DeviceHeld, ParametersError
 from dra_driver.model.record import ClaimRecord
 from dra_driver.ports import JsonObject
@@ -32,6 +40,8 @@ BESIDE = "gpu-0000-1b-00-0-mig-1g-10gb-5"
 LARGE = "gpu-0000-1b-00-0-mig-3g-40gb-4"
 OTHER = "gpu-0000-43-00-0"
 MONITOR = "gpu-0000-1b-00-0-monitor"
+MACHINE = "gpu-0000-1b-00-0-vfio"
+BIND, UNBIND = BindPassthrough(gpu="0000:1b:00.0"), UnbindPassthrough(gpu="0000:1b:00.0")
 
 Decide = Callable[..., ClaimRecord]
 
@@ -43,8 +53,17 @@ def decide(
     """Plans a claim on the machine, given what other claims hold."""
     plugin = NodePlugin(tmp_path, machine, CountingApi())
 
-    def plan(claim: JsonObject, *held: ClaimRecord, mode: str | None = None) -> ClaimRecord:
+    def plan(
+        claim: JsonObject,
+        *held: ClaimRecord,
+        mode: str | None = None,
+        passthrough: Passthrough | None = None,
+    ) -> ClaimRecord:
         inventory = plugin.inventory()
+        inventory = replace(
+            inventory,
+            gpus=tuple(replace(gpu, passthrough=passthrough) for gpu in inventory.gpus),
+        )
         if mode is not None:
             gpus = tuple(
                 replace(gpu, partitioning=replace(gpu.partitioning, mode=mode))
@@ -219,5 +238,44 @@ def test_somebody_elses_instance_is_used_as_it_is_or_not_at_all(
 def test_release_undoes_what_was_recorded_in_reverse(decide: Decide, new_claim: NewClaim) -> None:
     """Last made, first destroyed; the mode stays."""
     record = replace(decide(new_claim(SMALL)), identities=("whole", "gi-3", "gi-3/ci-0"))
-    undone = [(change.created.stage, change.identity) for change in plan_release(record, {})]
+    undo = plan_release(record, {})
+    undone = [(c.created.stage, c.identity) for c in undo if isinstance(c, DestroyStage)]
     assert undone == [("compute-instance", "gi-3/ci-0"), ("gpu-instance", "gi-3")]
+
+
+def offer(decide: Decide, claim: JsonObject, *held: ClaimRecord, **gpu: Any) -> ClaimRecord:
+    """The plan where virtual machines may have the GPUs."""
+    return decide(claim, *held, **{"passthrough": Passthrough.POSSIBLE, **gpu})
+
+
+def test_a_virtual_machine_gets_a_whole_gpu_in_whole_mode(
+    decide: Decide, new_claim: NewClaim
+) -> None:
+    """The mode first, then the GPU goes; given back is what went, or was about to go, and the mode stays."""
+    record = offer(decide, new_claim(MACHINE), mode="mig")
+    set_mode = SetMode(gpu="0000:1b:00.0", mode="whole")
+    assert [step.change for step in record.steps] == [set_mode, BIND]
+    assert plan_release(record, {}) == ()
+    for identities in (("mig",), ("mig", "nvidia")):
+        assert plan_release(replace(record, identities=identities), {}) == (UNBIND,)
+    assert record.built_on == {"0000:1b:00.0": POOL}
+
+
+def test_a_virtual_machine_has_its_gpu_alone(decide: Decide, new_claim: NewClaim) -> None:
+    """In both directions, whatever the scheduler says; a monitor excludes nobody."""
+    machines, whole = offer(decide, new_claim(MACHINE)), decide(new_claim(WHOLE))
+    for wanted, held in ((WHOLE, machines), (SMALL, machines), (MACHINE, whole)):
+        with pytest.raises(DeviceHeld):
+            offer(decide, new_claim(wanted), held)
+    assert offer(decide, new_claim(OTHER), machines).steps == ()
+
+
+def test_a_gpu_that_nobody_s_machine_has_any_more_comes_back_first(
+    decide: Decide, new_claim: NewClaim
+) -> None:
+    """Whoever left it with vfio-pci: the next claim for another form gets it back; it stays then."""
+    record = offer(decide, new_claim(WHOLE), passthrough=Passthrough.BOUND)
+    assert [step.change for step in record.steps] == [UNBIND]
+    assert plan_release(replace(record, identities=("nvidia",)), {}) == ()
+    with pytest.raises(ClaimError, match="is not on this node"):
+        decide(new_claim(MACHINE))

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from dra_driver.config.machine import Machine, load_machine
 from dra_driver.kube.codec import slice_from_json, slice_to_json
-from dra_driver.model.device import Gpu, Placement, Vendor
+from dra_driver.model.device import Gpu, Passthrough, Placement, Vendor
 from dra_driver.model.inventory import Inventory
+from dra_driver.model.names import gpu_name, passthrough_name
 from dra_driver.model.slices import Taint, Version
 from dra_driver.rules.devices import render_counters, render_device
 from dra_driver.rules.forms import Form, Sharing, all_forms
@@ -313,3 +314,38 @@ def test_no_two_whole_gpus_or_partitions_of_different_gpus_exclude_each_other(lo
     ]
     assert all(len(one) == 1 for one in sets)
     assert all(one.isdisjoint(other) for one, other in combinations(sets, 2))
+
+
+@pytest.mark.parametrize("machine", ["8xh100-80", "8xmi300x"])
+def test_a_gpu_for_virtual_machines_excludes_all_its_other_forms(look: Look, machine: str) -> None:
+    """It takes what the whole GPU takes, all there is, even of a GPU that cannot be cut; its type is its own."""
+    gpu = replace(look(machine).gpus[0], passthrough=Passthrough.POSSIBLE)
+    totals = render_counters(gpu)
+    assert totals is not None
+    forms = {form.name: form for form in published_forms(gpu, NOTHING_MADE, FULL)}
+    whole = render_device(forms[gpu_name(gpu.pci_address)], with_counters=True)
+    machines = render_device(forms[passthrough_name(gpu.pci_address)], with_counters=True)
+    assert machines.consumes == whole.consumes
+    assert machines.consumes[0].counters == totals.counters
+    assert machines.capacity == whole.capacity
+    differing = {
+        name: value
+        for name, value in machines.attributes.items()
+        if whole.attributes[name] != value
+    }
+    assert differing == {"type": "passthrough", "driverVersion": Version("0.0.0")}
+
+
+def test_handing_a_gpu_over_changes_nothing_that_is_published(look: Look) -> None:
+    """Else each claim would rewrite slices. Without counters only what the GPU is now is published."""
+    inventory = look("8xh100-80")
+    pools = {}
+    for state in Passthrough:
+        gpus = tuple(replace(gpu, passthrough=state) for gpu in inventory.gpus)
+        pools[state] = desired_pool("n", replace(inventory, gpus=gpus), NOTHING_MADE, FULL, 64)
+    possible, bound = (replace(inventory.gpus[0], passthrough=state) for state in Passthrough)
+    assert pools[Passthrough.POSSIBLE] == pools[Passthrough.BOUND]
+    assert names(possible)[-3:] == ["", "-vfio", "-monitor"]
+    assert names(possible, PLAIN) == [""]
+    assert names(bound, PLAIN) == ["-vfio"]
+    assert "-vfio" not in names(inventory.gpus[0])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dra_driver.model.activity import Activity
 from dra_driver.model.device import (
+    BindPassthrough,
     CreateStage,
     DestroyStage,
     Gpu,
     PartitionChange,
     SetMode,
     Target,
+    UnbindPassthrough,
     Vendor,
 )
 from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
@@ -81,6 +83,8 @@ class NvidiaBackend:
                 return create_stage(self._nvml, change)
             case DestroyStage():
                 return destroy_stage(self._nvml, change)
+            case BindPassthrough() | UnbindPassthrough():
+                raise VendorError(f"GPU {change.gpu}: NVML cannot pass GPUs through; sysfs can")
 
     def identify(self, target: Target) -> tuple[str, ...]:
         """The GPU's UUID, and the MIG device's: one made anew has the old one's numbers, but never its UUID."""

@@ -3,6 +3,7 @@
 State lies in files, one per GPU, so instances outlive the process and several processes see the same hardware. A file
 `faults.json` beside them breaks it (`config.faults`), from then on and until it is changed or removed. A GPU that is absent
 is not listed, and lost for whoever holds a handle. A busy GPU cannot change its mode, a busy MIG device cannot be destroyed.
+Where there is a folder of the kernel's for the `driver`, as in sysfs, only GPUs that are bound there are NVML's.
 """
 
 from __future__ import annotations
@@ -57,8 +58,11 @@ class _Compute:
 class SimulatedNvml:
     """Implements `NvmlLibrary` on the NVIDIA GPUs of a machine. MachineError if the profile describes no possible GPU."""
 
-    def __init__(self, machine: Machine, *, node: str, state_dir: Path) -> None:
+    def __init__(
+        self, machine: Machine, *, node: str, state_dir: Path, driver: Path | None = None
+    ) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
+        self._driver = driver
         self._gpus = simulated_gpus(machine, node)
         self.faults = open_faults(state_dir, tuple(gpu.pci_address for gpu in self._gpus))
         self.health = SimulatedHealth(self.faults)
@@ -83,12 +87,12 @@ class SimulatedNvml:
 
     def pci_addresses(self) -> tuple[str, ...]:
         """See Nvml."""
-        return self.faults.present(gpu.pci_address for gpu in self._gpus)
+        return self.faults.present(gpu.pci_address for gpu in self._gpus if self._drives(gpu))
 
     def gpu_by_address(self, pci_address: str) -> SimulatedGpu:
         """See Nvml."""
         for gpu in self._gpus:
-            if gpu.pci_address == pci_address:
+            if gpu.pci_address == pci_address and self._drives(gpu):
                 return gpu
         raise NvmlError(Code.NOT_FOUND, f"simulated NVML: GPU {pci_address}")
 
@@ -264,6 +268,9 @@ class SimulatedNvml:
     def state(self, gpu: SimulatedGpu) -> MigState:
         """The GPU's mode and instances now; NOT_SUPPORTED without MIG."""
         return self._state(gpu)
+
+    def _drives(self, gpu: SimulatedGpu) -> bool:
+        return self._driver is None or (self._driver / gpu.pci_address).exists()
 
     def _change(self, gpu: SimulatedGpu, rule: Callable[[MigState], tuple[MigState, T]]) -> T:
         self._state(gpu)  # says so where the GPU has no MIG
