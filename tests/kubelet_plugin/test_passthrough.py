@@ -178,7 +178,7 @@ async def test_a_successor_takes_back_what_was_half_handed_over(
         assert not isinstance(change, UnbindPassthrough), "it is dead"
         raise VendorError("killed")
 
-    node.backends[POOL].partition = dies  # type: ignore[assignment,method-assign]
+    node.backends[POOL].partition = dies  # type: ignore[method-assign]
     with pytest.raises((VendorError, AssertionError)):
         await node.prepare(claim)
     assert node.driver == "vfio-pci"
