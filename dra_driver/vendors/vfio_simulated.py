@@ -88,4 +88,4 @@ class SimulatedBus:
 
 def _link(at: Path, target: Path) -> None:
     if not at.is_symlink():
-        at.symlink_to(os.path.relpath(target, at.parent))
+        at.symlink_to(os.path.relpath(target.resolve(), at.parent.resolve()))

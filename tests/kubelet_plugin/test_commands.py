@@ -284,6 +284,19 @@ def test_gather_prints_a_profile_of_what_is_there(
     assert program("gather", machine=str(again)).stdout == done.stdout
 
 
+def test_plan_of_a_virtual_machine_s_claim(
+    program: Program, claim_file: Callable[..., str], tmp_path: Path
+) -> None:
+    """Where virtual machines may have GPUs the hand-over is announced, and none is made; elsewhere there is no such device."""
+    file = claim_file("gpu-0000-1b-00-0-vfio")
+    done = program("plan", "-f", file, passthrough="offer")
+    assert done.stdout.splitlines()[-1] == "  1. GPU 0000:1b:00.0: give it to vfio-pci"
+    assert not (tmp_path / "hardware").exists()
+    refused = program("plan", "-f", file)
+    assert refused.returncode == 1
+    assert "gpu-0000-1b-00-0-vfio" in refused.stderr
+
+
 def test_gather_sees_the_hardware_as_it_is_now(
     program: Program, worked: Worked, new_claim: NewClaim, decode: Callable[[JsonObject], Any]
 ) -> None:

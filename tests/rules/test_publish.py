@@ -336,15 +336,18 @@ def test_a_gpu_for_virtual_machines_excludes_all_its_other_forms(look: Look, mac
     assert differing == {"type": "passthrough", "driverVersion": Version("0.0.0")}
 
 
-def test_handing_a_gpu_over_changes_nothing_that_is_published(look: Look) -> None:
+@pytest.mark.parametrize("machine", ["8xh100-80", "8xmi300x"])
+def test_handing_a_gpu_over_changes_nothing_that_is_published(look: Look, machine: str) -> None:
     """Else each claim would rewrite slices. Without counters only what the GPU is now is published."""
-    inventory = look("8xh100-80")
+    inventory = look(machine)
     pools = {}
     for state in Passthrough:
         gpus = tuple(replace(gpu, passthrough=state) for gpu in inventory.gpus)
         pools[state] = desired_pool("n", replace(inventory, gpus=gpus), NOTHING_MADE, FULL, 64)
     possible, bound = (replace(inventory.gpus[0], passthrough=state) for state in Passthrough)
     assert pools[Passthrough.POSSIBLE] == pools[Passthrough.BOUND]
+    for item in pools[Passthrough.BOUND].slices:
+        kubernetes_validate.validate(slice_to_json(item), "1.36", strict=True)
     assert names(possible)[-3:] == ["", "-vfio", "-monitor"]
     assert names(possible, PLAIN) == [""]
     assert names(bound, PLAIN) == ["-vfio"]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from dra_driver.config.machine import Machine
+from dra_driver.config.machine import Machine, load_machine
 from dra_driver.model.device import BindPassthrough, Passthrough, Target, UnbindPassthrough
 from dra_driver.model.errors import VendorError
+from dra_driver.vendors.amd.backend import AmdBackend
+from dra_driver.vendors.amd.sdk import Sysfs
+from dra_driver.vendors.amd.simulated import build_tree
 from dra_driver.vendors.handovers import Handovers
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
@@ -297,3 +300,25 @@ def test_a_refusal_of_the_kernel_names_the_file(host: Host) -> None:
     assert missing.value.errno == errno.ENOENT
     backend.partition(UNBIND)
     assert host.drivers() == NATIVE
+
+
+def test_a_gpu_of_another_vendor_goes_and_comes_back(tmp_path: Path) -> None:
+    """Nothing of this is NVIDIA's: an AMD GPU is known while it is away, and amdgpu's afterwards."""
+    sys = build_tree(load_machine("8xmi300x"), tmp_path / "sys", node="n")
+    inner = AmdBackend(Sysfs(sys))
+    (sys / "bus/pci/devices").mkdir()
+    for address in inner.addresses():
+        device = (sys / "bus/pci/drivers/amdgpu" / address).resolve()
+        (sys / "bus/pci/devices" / address).symlink_to(device)
+    bus = SimulatedBus(sys, inner.addresses(), "amdgpu")
+    handovers = Handovers(tmp_path / "passthrough", BOOT)
+    backend = PassthroughBackend(
+        inner, Vfio(sys, bus.write), handovers, lambda *_: (), offered=True
+    )
+    gpu = backend.addresses()[0]
+    before = backend.read(gpu)
+    assert backend.partition(BindPassthrough(gpu=gpu)) == "amdgpu"
+    assert gpu not in inner.addresses()
+    assert backend.read(gpu) == replace(before, passthrough=Passthrough.BOUND)
+    assert backend.partition(UnbindPassthrough(gpu=gpu)) == "amdgpu"
+    assert backend.read(gpu) == before
