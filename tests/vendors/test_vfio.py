@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from dra_driver.config.machine import Machine, load_machine
-from dra_driver.model.device import BindPassthrough, Passthrough, Target, UnbindPassthrough
+from dra_driver.model.device import (
+    BindPassthrough,
+    Gpu,
+    Passthrough,
+    Target,
+    UnbindPassthrough,
+)
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.amd.backend import AmdBackend
 from dra_driver.vendors.amd.sdk import Sysfs
@@ -322,3 +328,36 @@ def test_a_gpu_of_another_vendor_goes_and_comes_back(tmp_path: Path) -> None:
     assert backend.read(gpu) == replace(before, passthrough=Passthrough.BOUND)
     assert backend.partition(UnbindPassthrough(gpu=gpu)) == "amdgpu"
     assert backend.read(gpu) == before
+
+
+class OpenLibrary(NvidiaBackend):
+    """As the real library: after any question it has the GPU open, until it is given back."""
+
+    is_open = False
+
+    def read(self, pci_address: str) -> Gpu:
+        self.is_open = True
+        return super().read(pci_address)
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+def test_what_is_going_away_is_waited_for(tmp_path: Path) -> None:
+    """First of all the vendor's library in this process; then whoever lets go within seconds, looked at again and again."""
+    sys = tmp_path / "sys"
+    driver = sys / "bus/pci/drivers/nvidia"
+    inner = OpenLibrary(
+        SimulatedNvml(machine(), node="n", state_dir=tmp_path / "gpus", driver=driver)
+    )
+    bus = SimulatedBus(sys, (GPU, OTHER), "nvidia")
+    leaving = ["old plugin (PID 7)", "old plugin (PID 7)"]
+
+    def using(*_: object) -> tuple[str, ...]:
+        assert not inner.is_open
+        return (leaving.pop(),) if leaving else ()
+
+    handovers = Handovers(tmp_path / "passthrough", BOOT)
+    backend = PassthroughBackend(inner, Vfio(sys, bus.write), handovers, using, offered=True)
+    assert backend.partition(BIND) == "nvidia"
+    assert leaving == []
