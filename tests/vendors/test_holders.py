@@ -19,6 +19,15 @@ def test_a_process_with_the_node_open_is_named(tmp_path: Path) -> None:
     assert holders(PROC, {str(node)}) == ()
 
 
+def test_a_container_may_have_the_node_elsewhere(tmp_path: Path) -> None:
+    """A path that ends as the node's is the node's; one of another number is not."""
+    for pid, path in ((7, "/host/dev/nvidia0"), (8, "/dev/nvidia01"), (9, "/dev/nvidia0")):
+        (tmp_path / f"{pid}/fd").mkdir(parents=True)
+        (tmp_path / f"{pid}/fd/3").symlink_to(path)
+        (tmp_path / f"{pid}/comm").write_text("monitor\n")
+    assert holders(tmp_path, {"/dev/nvidia0"}) == ("monitor (PID 7)", "monitor (PID 9)")
+
+
 def test_no_nodes_have_no_holders() -> None:
     """A GPU without nodes of its own is not looked for."""
     assert holders(PROC, ()) == ()
