@@ -71,14 +71,14 @@ class GpuCalls:
         return await self._call(change.gpu, lambda: backend.partition(change), keep)
 
     async def describe(self, pool: str, target: Target) -> Description:
-        """The target as it is now."""
+        """The target as it is now. A virtual machine brings a driver of its own."""
         backend = self._backend(pool)
         return await self._call(
             target.gpu,
             lambda: Description(
                 hardware=backend.identify(target),
                 edits=backend.edits(target),
-                shared=backend.shared(),
+                shared=None if target.passthrough else backend.shared(),
             ),
         )
 

@@ -23,7 +23,7 @@ from dra_driver.model.device import (
     UnbindPassthrough,
     Vendor,
 )
-from dra_driver.model.edits import ContainerEdits, DeviceNode
+from dra_driver.model.edits import ContainerEdits, DeviceNode, SharedEdits
 from dra_driver.model.errors import VendorError
 from dra_driver.model.health import Ailment
 from dra_driver.model.names import device_variable
@@ -99,6 +99,10 @@ class PassthroughBackend:
                 retryable=True,
             )
         return self._inner.edits(target)
+
+    def shared(self) -> SharedEdits | None:
+        """As the inner backend."""
+        return self._inner.shared()
 
     def health(self, pci_address: str) -> tuple[Ailment, ...]:
         """As the inner backend; of a GPU that is away nobody here can tell."""

@@ -11,6 +11,7 @@ import pytest
 
 from dra_driver.config.machine import Machine
 from dra_driver.model.device import BindPassthrough, Passthrough, UnbindPassthrough
+from dra_driver.model.edits import ContainerEdits, SharedEdits
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.handovers import Handovers
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
@@ -93,6 +94,16 @@ async def test_a_virtual_machine_s_pod_gets_the_gpu_through_vfio(
     await node.unprepare(claim)
     assert node.driver == "nvidia"
     assert node.leftovers() == []
+
+
+async def test_a_virtual_machine_brings_its_own_driver(
+    node: OfferingPlugin, new_claim: NewClaim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the files of the host's driver, which other containers get, its pod gets none."""
+    files = SharedEdits(name="nvidia-driver-1", edits=ContainerEdits())
+    monkeypatch.setattr(node.backend, "shared", lambda: files)
+    assert len(await node.prepare(new_claim("gpu-0000-43-00-0"))) == 2
+    assert len(await node.prepare(new_claim(MACHINE))) == 1
 
 
 async def test_a_gpu_that_is_away_is_no_lost_gpu(node: OfferingPlugin, new_claim: NewClaim) -> None:
