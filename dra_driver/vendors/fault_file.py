@@ -28,6 +28,10 @@ class FaultFile:
         self._words = words
         self._parsed: tuple[bytes, Mapping[str, SimulatedFault]] = (b"", {})
 
+    def any(self) -> bool:
+        """Whether anything at all is wrong now."""
+        return bool(self._faults())
+
     def of(self, device: str) -> SimulatedFault:
         """What is wrong with the device now: a PCI address, a MIG device's UUID, or `driver`."""
         return self._faults().get(device, _HEALTHY)

@@ -59,6 +59,8 @@ def _meeting(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def meeting(nvml: Faulty, *arguments: Any) -> Any:
+        if not nvml.faults.any():
+            return method(nvml, *arguments)
         with ExitStack() as stack:
             stack.enter_context(nvml.faults.around(DRIVER, call, _driver_refuses))
             if call not in _OF_NO_GPU:
