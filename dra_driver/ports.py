@@ -269,3 +269,12 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait on the running loop."""
         await asyncio.sleep(seconds)
+
+
+async def beat(clock: Clock, period_s: float) -> None:
+    """Wait for the next whole multiple of the period on the clock.
+
+    Whatever is done now and then wakes the process at the same moments: an idle one pays for each time it wakes, and
+    hardly for what it does then.
+    """
+    await clock.sleep(period_s - clock.monotonic() % period_s)

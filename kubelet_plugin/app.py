@@ -28,7 +28,7 @@ from dra_driver.kube.endpoint import Endpoint
 from dra_driver.model.errors import DraError, root_cause
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.observe.containers import Containers
-from dra_driver.ports import SystemClock
+from dra_driver.ports import SystemClock, beat
 from dra_driver.rules.publish import PublishMode
 from dra_driver.wire.pod_resources import pods_by_claim
 from dra_driver.wire.sockets import create_private_folder, serving
@@ -186,8 +186,9 @@ class Process:
             await asyncio.Event().wait()
 
     async def _look_again(self) -> None:
+        clock = SystemClock()
         for number in count(1):
-            await asyncio.sleep(PING_S)
+            await beat(clock, PING_S)
             survey = self._node.survey
             await (survey.ping() if number % PINGS_PER_LOOK else survey.look())
             self._health.refresh()

@@ -11,7 +11,7 @@ from dra_driver.kube.watch import Cache, Scope
 from dra_driver.model.errors import KubeError
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
-from dra_driver.ports import KubeApi, SystemClock
+from dra_driver.ports import KubeApi, SystemClock, beat
 from kubelet_plugin.instances import Instance
 from kubelet_plugin.node import Node
 from kubelet_plugin.publisher import Publisher
@@ -67,7 +67,7 @@ class Duties:
         while True:
             if self._instance.leads():
                 await self._lead()
-            await self._clock.sleep(HANDOVER_S)
+            await beat(self._clock, HANDOVER_S)
 
     async def withdraw_if_drained(self) -> None:
         """A drained node's slices go with its last process; best effort, as the kubelet wipes them half a minute later."""
@@ -97,7 +97,7 @@ class Duties:
                 )
             ]
             while self._instance.leads():
-                await self._clock.sleep(HANDOVER_S)
+                await beat(self._clock, HANDOVER_S)
             for duty in duties:
                 duty.cancel()
         log.info("a newer process publishes and reconciles")

@@ -91,7 +91,7 @@ class Instance:
         self._write_standing()
         if self._arrivals.count() is None:
             self._join_again()
-        peers = self._peers()
+        peers = [] if self.alone() else self._peers()
         if peers is not None:
             self._leads = all(self._standing.precedes(peer) for peer in peers)
         return self._leads
