@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -87,6 +87,18 @@ class GpuCalls:
         backend = self._backend(pool)
         return await self._call(address, lambda: _examined(backend, address))
 
+    async def ping_each(
+        self, pool: str, addresses: Collection[str]
+    ) -> AsyncIterator[tuple[str, tuple[Ailment, ...] | VendorError | None]]:
+        """What `ping` says of each GPU, or its error, as they answer: in turn, and none waits for one that hangs."""
+        backend = self._backend(pool)
+        questions = {address: partial(_examined, backend, address) for address in addresses}
+        async for address, outcome in self._workers.each(questions):
+            if isinstance(outcome, Exception):
+                yield address, _as_vendor_error(address, outcome)
+            else:
+                yield address, outcome
+
     async def activity(self, pool: str, address: str) -> tuple[Activity, ...]:
         """What the GPU and its partitions do. The caller holds the GPU's lock, as nobody measures what is being changed."""
         backend = self._backend(pool)
@@ -112,11 +124,7 @@ class GpuCalls:
         except DraError:
             raise
         except Exception as error:
-            log.exception("a GPU's driver failed in a way that is not foreseen", driver_of=key)
-            raise VendorError(
-                f"the driver of {key} failed with {type(error).__name__}: {error}; the plugin's log has the traceback, report it",
-                retryable=True,
-            ) from error
+            raise _as_vendor_error(key, error) from error
 
     def _backend(self, pool: str) -> Backend:
         if pool not in self._backends:
@@ -125,6 +133,16 @@ class GpuCalls:
                 retryable=True,
             )
         return self._backends[pool]
+
+
+def _as_vendor_error(key: str, error: Exception) -> VendorError:
+    if isinstance(error, VendorError):
+        return error
+    log.error("a GPU's driver failed in a way that is not foreseen", driver_of=key, exc_info=error)
+    return VendorError(
+        f"the driver of {key} failed with {type(error).__name__}: {error}; the plugin's log has the traceback, report it",
+        retryable=True,
+    )
 
 
 def _examined(backend: Backend, address: str) -> tuple[Ailment, ...] | None:

@@ -18,9 +18,6 @@ from kubelet_plugin.state import NodeState
 
 log = structlog.get_logger(__name__)
 
-PING_TURN_S = 0.05
-"""How long the next GPU waits for the answer of the one before."""
-
 
 class Survey:
     """Keeps the state's inventories true. `timeout_s` is how long a look waits for its turn on a GPU."""
@@ -72,26 +69,20 @@ class Survey:
         await asyncio.gather(*(self._look_alone(pool, address) for address in addresses))
 
     async def _ping_pool(self, pool: str) -> None:
-        addresses = await self._listed(pool)
-        pings: list[asyncio.Task[None]] = []
-        for (
-            address
-        ) in addresses:  # in turn while they answer: together they would be in each other's way
-            pings.append(asyncio.create_task(self._ping_one(pool, address)))
-            await asyncio.wait(pings[-1:], timeout=PING_TURN_S)
-        await asyncio.gather(*pings)
+        looks: list[asyncio.Task[None]] = []
+        async for address, answer in self._calls.ping_each(pool, await self._listed(pool)):
+            if not isinstance(answer, VendorError):
+                self._casebook.note(address, answer)
+            if self._is_news(pool, address, answered=not isinstance(answer, VendorError)):
+                looks.append(asyncio.create_task(self._look_alone(pool, address)))
+        await asyncio.gather(*looks)
 
-    async def _ping_one(self, pool: str, address: str) -> None:
-        """Look at the GPU unless it answers as the last look found it; one that is `unseen` gets its look either way."""
-        try:
-            self._casebook.note(address, await self._calls.ping(pool, address))
-        except VendorError:
-            faults = self._state.inventories[pool].faults
-            is_changed = address not in {one.pci_address for one in faults if not one.unseen}
-        else:
-            is_changed = self._state.inventories[pool].gpu(address) is None
-        if is_changed:
-            await self._look_alone(pool, address)
+    def _is_news(self, pool: str, address: str, *, answered: bool) -> bool:
+        """Whether the last look found the GPU otherwise; one that is `unseen` gets its look either way."""
+        inventory = self._state.inventories[pool]
+        if answered:
+            return inventory.gpu(address) is None
+        return address not in {one.pci_address for one in inventory.faults if not one.unseen}
 
     async def _listed(self, pool: str) -> tuple[str, ...]:
         """The pool's GPUs, all of which the state knows; none, and all of them out of sight, where the driver does not say."""

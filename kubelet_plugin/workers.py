@@ -1,28 +1,30 @@
-"""Worker threads for the vendors' blocking libraries: one per GPU, so that one that hangs blocks nothing else.
-
-Daemon threads of our own and not an executor, because an executor's blocked thread delays the interpreter's exit for ever.
-"""
+"""Calls of the vendors' blocking libraries with a deadline, each in its GPU's own thread, so that one that hangs blocks nothing else."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
-from functools import partial
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TypeVar
 
 from dra_driver.model.errors import VendorError
+from kubelet_plugin.gpu_threads import GpuThread, Round
 
 T = TypeVar("T")
 
+_TURN_S = 0.05
+"""How long the next key of a round waits for the answer of the one before: together their threads would be in each other's way."""
+
 
 class Workers:
-    """Runs calls in order per key (a GPU's PCI address, or a vendor's name for calls about all its GPUs)."""
+    """Runs calls in order per key (a GPU's PCI address, or a vendor's name for calls about all its GPUs).
+
+    A call that takes longer than `timeout_s`, queueing included, fails with a retryable VendorError. It may still come to its end
+    later: the caller must look at the hardware again. Until then every call of the key is refused at once, so that nothing piles up.
+    """
 
     def __init__(self, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, GpuThread] = {}
 
     async def call(
         self,
@@ -30,73 +32,66 @@ class Workers:
         function: Callable[[], T],
         watch: Callable[[asyncio.Future[T]], None] | None = None,
     ) -> T:
-        """The function's result; a retryable VendorError when it takes longer than the deadline, queueing included.
-
-        A call that has timed out may still come to its end later: the caller must look at the hardware again. Until then
-        every call of the key is refused at once, so that nothing piles up behind it. `watch` is given what is done when the
-        function has come back, however late; it is not asked where the call is refused.
-        """
-        worker = self._workers.get(key)
-        if worker is None:
-            worker = self._workers[key] = _Worker(key)
-        if worker.overdue:
-            raise VendorError(
-                f"the driver of {key} has not come back from an earlier call; look for it in the node's kernel log",
-                retryable=True,
-            )
+        """The function's result. `watch` is given what is done when it has come back, however late; not where it is refused."""
+        worker = self._worker(key)
+        if worker.is_overdue:
+            raise _refused(key)
         future = worker.start(function)
         if watch is not None:
             watch(future)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await asyncio.shield(future)
-        except TimeoutError:
-            worker.overdue.add(future)
-            future.add_done_callback(worker.overdue.discard)
-            raise VendorError(
-                f"the driver of {key} did not answer within {self._timeout_s:g} s; look for it in the node's kernel log",
-                retryable=True,
-            ) from None
+        done, _ = await asyncio.wait((future,), timeout=self._timeout_s)
+        if done:
+            return future.result()
+        raise self._overdue(key)
+
+    async def each(
+        self, functions: Mapping[str, Callable[[], T]]
+    ) -> AsyncIterator[tuple[str, T | Exception]]:
+        """The result or the error of each key's function, soon after it has come; one key after the other while they answer.
+
+        It costs hardly more than one call: the threads wake each other, and the event loop looks now and then what has come.
+        """
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._timeout_s
+        waiting = set(functions)
+        for key in functions:
+            if self._worker(key).is_overdue:
+                waiting.remove(key)
+                yield key, _refused(key)
+        asked = Round(
+            {self._worker(key): (key, functions[key]) for key in functions if key in waiting}
+        )
+        while waiting:
+            asked.go_on()
+            await asyncio.sleep(_TURN_S)
+            for key, outcome in asked.news():
+                waiting.remove(key)
+                yield key, outcome
+            if loop.time() > deadline_s:
+                break
+        for key in waiting:
+            yield key, self._overdue(key)
 
     def is_busy(self, key: str) -> bool:
         """Whether a call of the key is under way, timed out or not."""
         worker = self._workers.get(key)
         return worker is not None and worker.is_busy
 
+    def _worker(self, key: str) -> GpuThread:
+        if key not in self._workers:
+            self._workers[key] = GpuThread(key)
+        return self._workers[key]
 
-class _Worker:
-    """A thread and its queue. `overdue`: the calls that timed out and have not come to their end; for the event loop only."""
+    def _overdue(self, key: str) -> VendorError:
+        self._workers[key].note_overdue()
+        return VendorError(
+            f"the driver of {key} did not answer within {self._timeout_s:g} s; look for it in the node's kernel log",
+            retryable=True,
+        )
 
-    def __init__(self, key: str) -> None:
-        self.overdue: set[asyncio.Future[Any]] = set()
-        self._started = 0  # counted by the event loop
-        self._ended = 0  # counted by the thread
-        self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        threading.Thread(target=self._serve, name=f"gpu-{key}", daemon=True).start()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a call is running or waits."""
-        return self._started != self._ended
-
-    def start(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def run() -> None:
-            outcome: Callable[[], None]
-            try:
-                outcome = partial(future.set_result, function())
-            except Exception as error:  # noqa: BLE001 (it is raised again where the caller waits)
-                outcome = partial(future.set_exception, error)
-            self._ended += 1
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(outcome)
-
-        self._started += 1
-        self._queue.put(run)
-        return future
-
-    def _serve(self) -> None:
-        while True:
-            self._queue.get()()
+def _refused(key: str) -> VendorError:
+    return VendorError(
+        f"the driver of {key} has not come back from an earlier call; look for it in the node's kernel log",
+        retryable=True,
+    )

@@ -10,7 +10,7 @@ import asyncio
 import random
 import selectors
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from dra_driver.model.errors import VendorError
@@ -102,6 +102,15 @@ class VirtualWorkers:
         except TimeoutError:
             work.add_done_callback(lambda task: task.cancelled() or task.exception())
             raise VendorError(f"the driver of {key} did not answer", retryable=True) from None
+
+    async def each(
+        self, functions: Mapping[str, Callable[[], T]]
+    ) -> AsyncIterator[tuple[str, T | Exception]]:
+        for key, function in functions.items():
+            try:
+                yield key, await self.call(key, function)
+            except Exception as error:  # noqa: BLE001 (an outcome, as the real ones have it)
+                yield key, error
 
     async def _call(self, key: str, function: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
