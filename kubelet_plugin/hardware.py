@@ -87,8 +87,9 @@ def _real(settings: PluginSettings, *, only_looks: bool) -> list[Backend]:
     root = settings.host_root
     backends: list[Backend] = []
     if (root / "proc/driver/nvidia").exists():
-        host = None if only_looks else _nvidia_host(settings)
-        backends.append(NvidiaBackend(PynvmlNvml(host_root=root), host))
+        driver_root = DriverRoot(configured=settings.nvidia_driver_root, host_root=root)
+        host = None if only_looks else _nvidia_host(settings, driver_root)
+        backends.append(NvidiaBackend(PynvmlNvml(driver_root), host))
     if (root / "sys/module/amdgpu").exists():
         backends.append(AmdBackend(Sysfs(root / "sys")))
     return [
@@ -103,8 +104,7 @@ def _real(settings: PluginSettings, *, only_looks: bool) -> list[Backend]:
     ]
 
 
-def _nvidia_host(settings: PluginSettings) -> DriverHost:
-    root = DriverRoot(path=settings.nvidia_driver_root, host_root=settings.host_root)
+def _nvidia_host(settings: PluginSettings, root: DriverRoot) -> DriverHost:
     file = settings.data_dir / "nvidia-driver.json"
     search = DriverSearch(root, kept_in=file, toolkit=settings.nvidia_ctk_path)
     return DriverHost(root, DriverEdits(search))

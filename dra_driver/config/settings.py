@@ -92,11 +92,11 @@ class PluginSettings(BaseModel):
     )
     host_root: AbsolutePath = Field(
         Path("/"),
-        description="Where the plugin sees the host's root, to read its /proc and /sys and to load its driver's libraries.",
+        description="Where the plugin sees the host's root, to read its /proc and /sys and to load its drivers' libraries.",
     )
-    nvidia_driver_root: AbsolutePath = Field(
-        Path("/"),
-        description="Where the NVIDIA driver's files lie on the host: `/run/nvidia/driver` for the GPU operator's driver container.",
+    nvidia_driver_root: AbsolutePath | None = Field(
+        None,
+        description="Where the NVIDIA driver's files lie on the host. Without it: where NVML is, on the host itself, in the GPU operator's driver container or in Google's folder.",
     )
     nvidia_ctk_path: AbsolutePath | None = Field(
         None,

@@ -11,8 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dra_driver.model.edits import ContainerEdits, Mount
-from dra_driver.vendors.nvidia.driver_root import DriverRoot
-from dra_driver.vendors.nvidia.library import LIBRARY_FOLDERS
+from dra_driver.vendors.nvidia.driver_root import LIBRARY_FOLDERS, DriverRoot
 
 CONTAINER_FOLDER = "/usr/local/nvidia"
 
@@ -30,10 +29,11 @@ _SOCKET_OPTIONS = ("ro", "nosuid", "nodev", "noexec", "bind")
 
 def find_driver_files(root: DriverRoot, version: str) -> ContainerEdits:
     """Mounts of what exists of that driver version below the root; none where it has no library there."""
-    libraries = _libraries(root.here, version)
+    here = root.here
+    libraries = _libraries(here, version)
     if not libraries:
         return ContainerEdits()
-    sources = libraries | _programs(root.here)
+    sources = libraries | _programs(here)
     files = [
         Mount(host_path=root.on_host(source), container_path=f"{CONTAINER_FOLDER}/{target}")
         for target, source in sorted(sources.items())
@@ -41,7 +41,7 @@ def find_driver_files(root: DriverRoot, version: str) -> ContainerEdits:
     sockets = [
         Mount(host_path=root.on_host(path), container_path=f"/{path}", options=_SOCKET_OPTIONS)
         for path in _SOCKETS
-        if (root.here / path).is_socket()
+        if (here / path).is_socket()
     ]
     return ContainerEdits(mounts=(*files, *sockets))
 

@@ -27,6 +27,7 @@ class Origin:
     """What the edits are made of: as long as it is the same, so are they."""
 
     driver: str
+    root: str
     toolkit: Toolkit | None
 
 
@@ -40,13 +41,14 @@ class DriverSearch:
 
     def origin(self, driver: str) -> Origin:
         """What a search for the files of that driver version would go by now."""
-        return Origin(driver=driver, toolkit=find_toolkit(self.root, self._toolkit))
+        toolkit = find_toolkit(self.root, self._toolkit)
+        return Origin(driver=driver, root=str(self.root.path), toolkit=toolkit)
 
     def search(self, origin: Origin, *, toolkit_s: float) -> tuple[ContainerEdits, bool]:
         """The edits, and whether a later search could find better ones. nvidia-ctk may take that many seconds."""
         if origin.toolkit is None:
             return self._own(origin), False
-        kept = self._read()
+        kept = self._read(origin)
         if kept is not None and kept == self._kept(origin, origin.toolkit, kept.spec):
             return kept.spec.common(), False
         try:
@@ -63,7 +65,7 @@ class DriverSearch:
             log.warning(
                 "no file of the driver was found: containers get device nodes alone; set nvidiaDriverRoot",
                 driver=origin.driver,
-                driver_root=str(self.root.path),
+                driver_root=origin.root,
             )
         return edits
 
@@ -76,7 +78,7 @@ class DriverSearch:
     def _kept(self, origin: Origin, toolkit: Toolkit, spec: ToolkitSpec) -> _Kept:
         return _Kept(
             driver=origin.driver,
-            driver_root=str(self.root.path),
+            driver_root=origin.root,
             toolkit=str(toolkit.path),
             toolkit_changed_ns=toolkit.changed_ns,
             spec=spec,
@@ -90,14 +92,14 @@ class DriverSearch:
         except OSError as error:
             log.warning("the next start asks nvidia-ctk again", why=str(error))
 
-    def _read(self) -> _Kept | None:
-        """The file; None where there is none for this driver root, or one that cannot be read: it is only made anew then."""
+    def _read(self, origin: Origin) -> _Kept | None:
+        """The file; None where there is none for that driver root, or one that cannot be read: it is only made anew then."""
         try:
             kept = _Kept.model_validate_json(self._kept_in.read_bytes())
             kept.spec.common()
         except (OSError, ValidationError, VendorError):
             return None
-        return kept if kept.driver_root == str(self.root.path) else None
+        return kept if kept.driver_root == origin.root else None
 
 
 class _Kept(BaseModel):

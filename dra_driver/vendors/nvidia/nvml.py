@@ -66,7 +66,7 @@ _ADVICE: dict[int, str] = {
     Code.NOT_FOUND: "it does not exist (any more)",
     Code.DRIVER_NOT_LOADED: "load the nvidia kernel module",
     Code.TIMEOUT: "the GPU did not answer in time",
-    Code.LIBRARY_NOT_FOUND: "install the NVIDIA driver, or make its libnvidia-ml.so.1 visible here",
+    Code.LIBRARY_NOT_FOUND: "install the NVIDIA driver, or set nvidiaDriverRoot to the folder of the host below which its libnvidia-ml.so.1 is",
     Code.FUNCTION_NOT_FOUND: "install a newer NVIDIA driver",
     Code.GPU_IS_LOST: "reset the GPU or reboot the node",
     Code.RESET_REQUIRED: "reset the GPU",

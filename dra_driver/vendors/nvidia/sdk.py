@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from ctypes import CDLL, byref, c_uint
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from dra_driver.model.device import Placement
-from dra_driver.vendors.nvidia.library import driver_library
+from dra_driver.vendors.nvidia.driver_root import NVML_LIBRARY, DriverRoot
 from dra_driver.vendors.nvidia.nvml import (
     Code,
     ComputeInstance,
@@ -30,22 +29,21 @@ _INSTANCE_LIMIT = 16
 """More than a GPU or a GPU instance can hold: some boards report too small a limit for their own profiles."""
 
 _SHARED_ENGINES = 0
-_LIBRARY = "libnvidia-ml.so.1"
 
 
 class PynvmlNvml:
     """Implements `NvmlLibrary`; its handles are `session.Held`. Safe to use from several threads.
 
-    The library is loaded by the first call and kept: each init costs a second of CPU on 8 GPUs. `host_root` is where the
-    host's proc and sys folders lie, and the driver's libraries.
+    The library is loaded by the first call and kept: each init costs a second of CPU on 8 GPUs. It is the driver's at
+    `root`, which also says where the host's proc and sys folders lie.
     """
 
-    def __init__(self, *, host_root: Path = Path("/")) -> None:
-        self._proc = host_root / "proc"
-        self._minors = host_root / "proc/driver/nvidia-caps/mig-minors"
-        self._pci_devices = host_root / "sys/bus/pci/devices"
-        self._driver = host_root / "sys/bus/pci/drivers/nvidia"
-        self._session = Session(partial(_load, host_root))
+    def __init__(self, root: DriverRoot) -> None:
+        self._proc = root.seen("/proc")
+        self._minors = root.seen("/proc/driver/nvidia-caps/mig-minors")
+        self._pci_devices = root.seen("/sys/bus/pci/devices")
+        self._driver = root.seen("/sys/bus/pci/drivers/nvidia")
+        self._session = Session(partial(_load, root))
         self._call, self._hold = self._session.call, self._session.hold
         self.health = PynvmlHealth(self._session)
         self.activity = PynvmlActivity(self._session, _pynvml)
@@ -243,10 +241,10 @@ def _pynvml() -> Any:
     return pynvml
 
 
-def _load(host_root: Path) -> Any:
-    """NVML initialised. The process has one library for good: that of the host, or else what the loader finds."""
+def _load(root: DriverRoot) -> Any:
+    """NVML initialised. The process has one library for good: that of the driver's root, or else what the loader finds."""
     pynvml = _pynvml()
-    path = driver_library(host_root, _LIBRARY)
+    path = root.nvml()
     if path is not None and pynvml.nvmlLib is None:
         try:
             pynvml.nvmlLib = CDLL(str(path))
@@ -255,7 +253,7 @@ def _load(host_root: Path) -> Any:
     try:
         pynvml.nvmlInitWithFlags(pynvml.NVML_INIT_FLAG_NO_GPUS)
     except pynvml.NVMLError as error:
-        raise NvmlError(error.value, f"loading {path or _LIBRARY}") from error
+        raise NvmlError(error.value, f"loading {path or NVML_LIBRARY}") from error
     return pynvml
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from dra_driver.config.machine import Machine
 from dra_driver.model.device import Placement
+from dra_driver.vendors.nvidia.driver_root import DriverRoot
 from dra_driver.vendors.nvidia.nvml import Code, MigMode, NvmlError
 from dra_driver.vendors.nvidia.nvml_health import Field
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
@@ -51,7 +52,7 @@ def through_pynvml(
         bind(tmp_path, *nvml.pci_addresses())
         monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
         monkeypatch.setattr(pynvml, "nvmlLib", Library(nvml))
-        return PynvmlNvml(host_root=tmp_path)
+        return PynvmlNvml(DriverRoot(host_root=tmp_path))
 
     return build
 

@@ -16,6 +16,7 @@ from dra_driver.model.device import CreateStage, DestroyStage, Placement, SetMod
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.activity import ActivityMeter
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.driver_root import DriverRoot
 from dra_driver.vendors.nvidia.nvml import NvmlError
 from dra_driver.vendors.nvidia.nvml_activity import MeasuringNvml
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
@@ -61,7 +62,7 @@ class Bench:
         library = MeasuringLibrary(self.nvml)
         patch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
         patch.setattr(pynvml, "nvmlLib", library)
-        return PynvmlNvml(host_root=self.folder), library
+        return PynvmlNvml(DriverRoot(host_root=self.folder)), library
 
     def measured(self, meter: ActivityMeter, *, after_s: float = 10.0) -> tuple[Activity, ...]:
         """The GPU's activity over that time."""

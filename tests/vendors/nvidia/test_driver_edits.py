@@ -35,7 +35,7 @@ class Node:
         self.folder = folder
         self.data = folder / "data"
         self.data.mkdir()
-        self.root = DriverRoot(path=folder / "driver")
+        self.root = DriverRoot(configured=folder / "driver")
         build_driver(self.root.here)
         self.toolkit = FakeToolkit(folder / "bin/nvidia-ctk")
         self.prints(DRIVER)
@@ -86,7 +86,7 @@ def test_the_next_start_asks_nobody(node: Node) -> None:
     node.prints(NEWER)
     assert of(node.start(), NEWER) == node.said(NEWER)
     assert len(node.toolkit.calls) == 2
-    node.root = DriverRoot(path=node.folder)
+    node.root = DriverRoot(configured=node.folder)
     of(node.start(), NEWER)
     assert len(node.toolkit.calls) == 3
 
@@ -135,7 +135,7 @@ def test_what_it_said_before_is_better_than_our_search(node: Node) -> None:
     assert of(node.start(), DRIVER) == node.said()
     build_driver(node.root.here, NEWER)
     assert of(node.start(), NEWER) == find_driver_files(node.root, NEWER)
-    node.root = DriverRoot(path=node.folder / "other")
+    node.root = DriverRoot(configured=node.folder / "other")
     build_driver(node.root.here)
     assert of(node.start(), DRIVER) == node.found()
 

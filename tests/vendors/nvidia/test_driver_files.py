@@ -38,12 +38,15 @@ def test_a_library_has_all_its_names(tmp_path: Path) -> None:
 def test_a_driver_container_has_other_paths_on_the_host(tmp_path: Path) -> None:
     """The runtime finds the files below the driver's root, as the host names it; the container's paths stay the same."""
     build_driver(tmp_path / "run/nvidia/driver")
-    root = DriverRoot(path=Path("/run/nvidia/driver"), host_root=tmp_path)
+    root = DriverRoot(configured=Path("/run/nvidia/driver"), host_root=tmp_path)
     found = mounted(find_driver_files(root, DRIVER))
     library = f"/run/nvidia/driver/{LIBRARIES}/libcuda.so.{DRIVER}"
     assert found["/usr/local/nvidia/lib64/libcuda.so.1"] == library
     assert found["/usr/local/nvidia/bin/nvidia-smi"] == "/run/nvidia/driver/usr/bin/nvidia-smi"
-    assert find_driver_files(DriverRoot(host_root=tmp_path), DRIVER) == ContainerEdits()
+    assert (
+        find_driver_files(DriverRoot(configured=Path("/"), host_root=tmp_path), DRIVER)
+        == ContainerEdits()
+    )
 
 
 @pytest.mark.parametrize(

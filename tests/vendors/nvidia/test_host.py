@@ -38,7 +38,7 @@ class Host:
 
     def __init__(self, folder: Path, driver_root: str = "/") -> None:
         self.here = folder / "host"
-        self.root = DriverRoot(path=Path(driver_root), host_root=self.here)
+        self.root = DriverRoot(configured=Path(driver_root), host_root=self.here)
         build_driver(self.root.here)
         (self.here / "proc").mkdir()
         (self.here / "proc/devices").write_text("Character devices:\n  1 mem\n")
@@ -46,7 +46,7 @@ class Host:
 
     def backend(self, nvml: SimulatedNvml, toolkit: Path | None = None) -> NvidiaBackend:
         """As the process builds it; a `toolkit` runs on this machine's root, and sees the driver where it is here."""
-        root = DriverRoot(path=self.here) if toolkit else self.root
+        root = DriverRoot(configured=self.here) if toolkit else self.root
         self.driver = DriverEdits(DriverSearch(root, kept_in=self._kept_in, toolkit=toolkit))
         return NvidiaBackend(nvml, DriverHost(self.root, self.driver))
 

@@ -13,6 +13,7 @@ from dra_driver.model.device import CreateStage, DestroyStage, Placement, SetMod
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.discovery import discover
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.driver_root import DriverRoot
 from dra_driver.vendors.nvidia.nvml import Code, GpuProfile, NvmlError, PciPlace
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
@@ -83,7 +84,7 @@ def test_without_the_library_the_error_says_what_to_install(
     monkeypatch.setattr(pynvml, "nvmlLib", None)
     monkeypatch.setattr(pynvml, "CDLL", missing)
     bind(tmp_path, GPU)
-    backend = NvidiaBackend(PynvmlNvml(host_root=tmp_path))
+    backend = NvidiaBackend(PynvmlNvml(DriverRoot(host_root=tmp_path)))
     for _ in range(2):
         with pytest.raises(VendorError, match=r"install the NVIDIA driver.*libnvidia-ml\.so\.1"):
             backend.read(GPU)
@@ -163,7 +164,7 @@ def test_only_what_the_driver_has_itself_is_a_gpu(tmp_path: Path) -> None:
     bind(tmp_path, "0000:43:00.0", GPU, "0000:43:00.4")
     (tmp_path / "sys/bus/pci/devices/0000:43:00.4/physfn").mkdir()
     (tmp_path / "sys/bus/pci/drivers/nvidia/bind").touch()
-    assert PynvmlNvml(host_root=tmp_path).pci_addresses() == (GPU, "0000:43:00.0")
+    assert PynvmlNvml(DriverRoot(host_root=tmp_path)).pci_addresses() == (GPU, "0000:43:00.0")
 
 
 def test_the_host_says_where_a_gpu_sits(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_the_host_says_where_a_gpu_sits(tmp_path: Path) -> None:
         (bridge / address).mkdir(parents=True)
         (bridge / address / "numa_node").write_text(numa_node)
         (devices / address).symlink_to(bridge / address)
-    nvml = PynvmlNvml(host_root=tmp_path)
+    nvml = PynvmlNvml(DriverRoot(host_root=tmp_path))
     assert nvml.pci_place(GPU) == PciPlace(root="pci0000:1a", numa_node=1)
     assert nvml.pci_place("0000:43:00.0") == PciPlace(root="pci0000:1a", numa_node=None)
     assert nvml.pci_place("0000:52:00.0") == PciPlace()
@@ -184,4 +185,4 @@ def test_the_host_says_where_a_gpu_sits(tmp_path: Path) -> None:
 def test_a_capability_that_the_kernel_does_not_list_is_named(tmp_path: Path) -> None:
     """No table, or no such line: the error names both."""
     with pytest.raises(VendorError, match=r"gpu0/gi1/access in .*/mig-minors"):
-        PynvmlNvml(host_root=tmp_path).capability_minor("gpu0/gi1/access")
+        PynvmlNvml(DriverRoot(host_root=tmp_path)).capability_minor("gpu0/gi1/access")

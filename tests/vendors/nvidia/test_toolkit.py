@@ -20,7 +20,7 @@ from dra_driver.vendors.nvidia.toolkit import Toolkit, find_toolkit
 from dra_driver.vendors.nvidia.toolkit_spec import ToolkitSpec
 from tests.vendors.nvidia.driver_tree import HOOK_PROGRAM, FakeToolkit, toolkit_spec
 
-ROOT = DriverRoot()
+ROOT = DriverRoot(configured=Path("/"))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_drivers_part_of_a_real_spec(fake: FakeToolkit) -> None:
 
 def test_it_is_told_where_the_driver_is(fake: FakeToolkit) -> None:
     """The driver's root on the host, and the hook program beside it where there is one."""
-    root = DriverRoot(path=Path("/run/nvidia/driver"))
+    root = DriverRoot(configured=Path("/run/nvidia/driver"))
     toolkit(fake).generate(root, deadline_s=10)
     fake.path.with_name("nvidia-cdi-hook").touch()
     toolkit(fake).generate(root, deadline_s=10)
@@ -166,7 +166,7 @@ def test_in_a_container_it_runs_on_the_hosts_root(tmp_path: Path) -> None:
     )
     program.chmod(0o755)
     (tmp_path / "spec").write_text(json.dumps(toolkit_spec("/run/nvidia/driver")) + "\n")
-    root = DriverRoot(path=Path("/run/nvidia/driver"), host_root=tmp_path)
+    root = DriverRoot(configured=Path("/run/nvidia/driver"), host_root=tmp_path)
     found = find_toolkit(root, None)
     assert found is not None
     spec = found.generate(root, deadline_s=10)

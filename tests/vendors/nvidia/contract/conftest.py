@@ -13,6 +13,7 @@ import pynvml
 import pytest
 
 from dra_driver.config.machine import Machine
+from dra_driver.vendors.nvidia.driver_root import DriverRoot
 from dra_driver.vendors.nvidia.nvml_library import NvmlLibrary
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
@@ -55,7 +56,7 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[OnHost]:
     with ExitStack() as stack:
 
         def build(host: FakeHost) -> PynvmlNvml:
-            nvml = PynvmlNvml(host_root=host.root)
+            nvml = PynvmlNvml(DriverRoot(host_root=host.root))
             stack.callback(nvml.close)
             return nvml
 
@@ -77,7 +78,7 @@ def readable(request: pytest.FixtureRequest) -> Iterator[NvmlLibrary]:
         return
     if not Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has no NVIDIA GPU")
-    own = PynvmlNvml()
+    own = PynvmlNvml(DriverRoot())
     yield own
     own.close()
 

@@ -26,8 +26,9 @@ import sys
 from pathlib import Path
 from dra_driver.model.device import Placement
 from dra_driver.vendors.nvidia.nvml import NvmlError
+from dra_driver.vendors.nvidia.driver_root import DriverRoot
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
-nvml = PynvmlNvml(host_root=Path(sys.argv[1]))
+nvml = PynvmlNvml(DriverRoot(host_root=Path(sys.argv[1])))
 gpu = nvml.gpu_by_address(nvml.pci_addresses()[0])
 for start in range(7):
     try:
