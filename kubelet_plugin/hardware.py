@@ -17,7 +17,7 @@ from dra_driver.vendors.amd.sdk import Sysfs
 from dra_driver.vendors.amd.simulated import build_tree
 from dra_driver.vendors.amd.simulated_faults import SimulatedSysfs
 from dra_driver.vendors.handovers import Handovers
-from dra_driver.vendors.holders import holders
+from dra_driver.vendors.holders import Holder, holders
 from dra_driver.vendors.null_devices import NullDevices
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.driver_edits import DriverEdits
@@ -71,8 +71,9 @@ def _simulated_nvidia(machine: Machine, settings: PluginSettings, folder: Path) 
     nvml = SimulatedNvml(machine, node=settings.node_name, state_dir=folder, driver=driver)
     bus = SimulatedBus(sys, nvml.faults.gpus, driver.name)
 
-    def using(address: str, _: Collection[str]) -> tuple[str, ...]:
-        return ("a simulated process",) if nvml.faults.of(address).busy else ()
+    def using(address: str, _: Collection[str]) -> tuple[Holder, ...]:
+        is_busy = nvml.faults.of(address).busy
+        return (Holder(pid=1, name="a simulated process"),) if is_busy else ()
 
     return PassthroughBackend(
         NvidiaBackend(nvml),

@@ -29,9 +29,10 @@ from dra_driver.model.health import Ailment
 from dra_driver.model.names import device_variable
 from dra_driver.ports import Backend
 from dra_driver.vendors.handovers import Handover, Handovers
+from dra_driver.vendors.holders import Holder
 from dra_driver.vendors.vfio import DRIVER, Vfio
 
-Holders: TypeAlias = Callable[[str, Collection[str]], tuple[str, ...]]
+Holders: TypeAlias = Callable[[str, Collection[str]], tuple[Holder, ...]]
 """Who has one of the GPU's device nodes open."""
 
 log = structlog.get_logger(__name__)
@@ -57,6 +58,7 @@ class PassthroughBackend:
         self._holders = holders
         self._offered = offered
         self._told: dict[str, str] = {}
+        self._ailments: dict[str, tuple[Ailment, ...]] = {}
 
     def addresses(self) -> tuple[str, ...]:
         """The driver's GPUs, and those that are away."""
@@ -105,8 +107,10 @@ class PassthroughBackend:
         return self._inner.shared()
 
     def health(self, pci_address: str) -> tuple[Ailment, ...]:
-        """As the inner backend; of a GPU that is away nobody here can tell."""
-        return () if self._away(pci_address) else self._inner.health(pci_address)
+        """As the inner backend; of a GPU that is away nobody here can tell, so it suffers from what it did when it went."""
+        if self._away(pci_address) is None:
+            self._ailments[pci_address] = self._inner.health(pci_address)
+        return self._ailments.get(pci_address, ())
 
     def activity(self, pci_address: str) -> tuple[Activity, ...]:
         """As the inner backend; what a GPU does that is away is the virtual machine's."""
@@ -198,20 +202,19 @@ class PassthroughBackend:
     def _require_unused(self, address: str, nodes: Collection[str]) -> None:
         """Wait a little: what uses it may be going away. The nodes of one device end with its number, others serve all GPUs.
 
-        The vendor's library has the GPU open in this very process, from one call to the next.
+        The vendor's library may have the GPU open in this very process, from one call to the next. It is given back only then:
+        calls about other GPUs must begin again afterwards.
         """
         own = [node for node in nodes if node[-1].isdigit()]
         until = time.monotonic() + self.patience_s
-        while True:
-            self._inner.close()
-            found = self._holders(address, own)
-            if not found:
-                return
+        while found := self._holders(address, own):
             if time.monotonic() >= until:
                 raise VendorError(
-                    f"GPU {address} is in use by {', '.join(found)}; end what uses it (monitoring and persistence daemons too)",
+                    f"GPU {address} is in use by {', '.join(map(str, found))}; end what uses it (monitoring and persistence daemons too)",
                     retryable=True,
                 )
+            if any(one.is_ours for one in found):
+                self._inner.close()
             time.sleep(_LOOK_S)
 
 

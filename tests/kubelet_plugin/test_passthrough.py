@@ -14,6 +14,7 @@ from dra_driver.model.device import BindPassthrough, Passthrough, UnbindPassthro
 from dra_driver.model.edits import ContainerEdits, SharedEdits
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.handovers import Handovers
+from dra_driver.vendors.holders import Holder
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.passthrough import PassthroughBackend
@@ -32,7 +33,7 @@ class OfferingPlugin(NodePlugin):
     def __init__(self, folder: Path, machine: Machine, api: CountingApi) -> None:
         super().__init__(folder, machine, api)
         self.sys = folder / "sys"
-        self.users: tuple[str, ...] = ()
+        self.users: tuple[Holder, ...] = ()
         nvml = SimulatedNvml(
             machine,
             node=NODE,
@@ -126,7 +127,7 @@ async def test_a_gpu_that_is_away_is_no_lost_gpu(node: OfferingPlugin, new_claim
 
 async def test_a_gpu_in_use_is_refused_and_stays(node: OfferingPlugin, new_claim: NewClaim) -> None:
     """The call says who uses it, holds nothing afterwards, and the next one succeeds once that has ended."""
-    node.users = ("dcgm (PID 7)",)
+    node.users = (Holder(pid=7, name="dcgm"),)
     claim = new_claim(MACHINE)
     with pytest.raises(VendorError, match=r"in use by dcgm \(PID 7\)"):
         await node.prepare(claim, deadline=0.0)
@@ -141,7 +142,7 @@ async def test_a_running_machine_keeps_its_gpu(node: OfferingPlugin, new_claim: 
     """An unprepare that comes too early fails, and the next one goes on."""
     claim = new_claim(MACHINE)
     await node.prepare(claim)
-    node.users = ("qemu (PID 8)",)
+    node.users = (Holder(pid=8, name="qemu"),)
     with pytest.raises(VendorError, match=r"in use by qemu \(PID 8\)"):
         await node.unprepare(claim)
     assert node.driver == "vfio-pci"

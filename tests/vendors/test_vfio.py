@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from dra_driver.vendors.amd.backend import AmdBackend
 from dra_driver.vendors.amd.sdk import Sysfs
 from dra_driver.vendors.amd.simulated import build_tree
 from dra_driver.vendors.handovers import Handovers
+from dra_driver.vendors.holders import Holder
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.passthrough import PassthroughBackend
@@ -47,7 +49,7 @@ class Host:
     machine: Machine
     dies_at: float = float("inf")
     writes: list[str] = field(default_factory=list)
-    users: tuple[str, ...] = ()
+    users: tuple[Holder, ...] = ()
     looked_for: set[str] = field(default_factory=set)
 
     @property
@@ -79,7 +81,7 @@ class Host:
     def device(self, function: str) -> Path:
         return self.sys / "bus/pci/devices" / function
 
-    def _using(self, _: str, nodes: Collection[str]) -> tuple[str, ...]:
+    def _using(self, _: str, nodes: Collection[str]) -> tuple[Holder, ...]:
         self.looked_for |= set(nodes)
         return self.users
 
@@ -190,7 +192,7 @@ def test_a_process_may_die_at_any_write(tmp_path: Path, *, back: bool) -> None:
 
 def test_a_gpu_in_use_does_not_go(host: Host) -> None:
     """The processes are named, nothing was written; only nodes of this one GPU count as use, not those of all."""
-    host.users = ("dcgm (PID 7)",)
+    host.users = (Holder(pid=7, name="dcgm"),)
     with pytest.raises(VendorError, match=r"in use by dcgm \(PID 7\); end what uses it") as refused:
         host.process().partition(BIND)
     assert refused.value.retryable
@@ -201,7 +203,7 @@ def test_a_gpu_in_use_does_not_go(host: Host) -> None:
 def test_a_gpu_in_a_running_machine_does_not_come_back(host: Host) -> None:
     """The kernel would wait for the machine for ever; so it is named instead, and the GPU stays where it is."""
     host.process().partition(BIND)
-    host.users, host.looked_for = ("qemu (PID 8)",), set()
+    host.users, host.looked_for = (Holder(pid=8, name="qemu"),), set()
     with pytest.raises(VendorError, match=r"in use by qemu \(PID 8\)"):
         host.process().partition(UNBIND)
     assert host.drivers() == AWAY
@@ -334,6 +336,7 @@ class OpenLibrary(NvidiaBackend):
     """As the real library: after any question it has the GPU open, until it is given back."""
 
     is_open = False
+    closed = 0
 
     def read(self, pci_address: str) -> Gpu:
         self.is_open = True
@@ -341,23 +344,41 @@ class OpenLibrary(NvidiaBackend):
 
     def close(self) -> None:
         self.is_open = False
+        self.closed += 1
 
 
 def test_what_is_going_away_is_waited_for(tmp_path: Path) -> None:
-    """First of all the vendor's library in this process; then whoever lets go within seconds, looked at again and again."""
+    """First of all the vendor's library in this process; then whoever lets go within seconds, looked at again and again.
+
+    The library is given back once, where it has the GPU: it is the other GPUs' too.
+    """
     sys = tmp_path / "sys"
     driver = sys / "bus/pci/drivers/nvidia"
     inner = OpenLibrary(
         SimulatedNvml(machine(), node="n", state_dir=tmp_path / "gpus", driver=driver)
     )
     bus = SimulatedBus(sys, (GPU, OTHER), "nvidia")
-    leaving = ["old plugin (PID 7)", "old plugin (PID 7)"]
+    leaving = [Holder(pid=7, name="old plugin")] * 2
 
-    def using(*_: object) -> tuple[str, ...]:
-        assert not inner.is_open
+    def using(*_: object) -> tuple[Holder, ...]:
+        if inner.is_open:
+            return (Holder(pid=8, name="plugin", is_ours=True),)
         return (leaving.pop(),) if leaving else ()
 
     handovers = Handovers(tmp_path / "passthrough", BOOT)
     backend = PassthroughBackend(inner, Vfio(sys, bus.write), handovers, using, offered=True)
     assert backend.partition(BIND) == "nvidia"
-    assert leaving == []
+    assert (leaving, inner.closed) == ([], 1)
+
+
+def test_a_sick_gpu_is_not_well_because_it_is_away(host: Host) -> None:
+    """Nobody can look at it: it suffers from what it suffered from, until its own driver says otherwise."""
+    backend, faults = host.process(), host.folder / "gpus/faults.json"
+    faults.write_text(json.dumps({GPU: {"hot": True}}))
+    before = backend.health(GPU)
+    assert before
+    backend.partition(BIND)
+    faults.unlink()
+    assert backend.health(GPU) == before
+    backend.partition(UNBIND)
+    assert backend.health(GPU) == ()

@@ -55,11 +55,6 @@ class ActivityMeter:
         self._gpm.close(pci_address)
         self._sampled_at_us.pop(pci_address, None)
 
-    def close_all(self) -> None:
-        """As `close`, for all GPUs."""
-        self._gpm.close_all()
-        self._sampled_at_us.clear()
-
     def _whole(
         self,
         pci_address: str,

@@ -137,9 +137,10 @@ class NvidiaBackend:
             return self._meter.measure(pci_address)
 
     def close(self) -> None:
-        """Give NVML back."""
-        self._health.close()
-        self._meter.close_all()
+        """Give NVML back, unless a call is under way; what was open in it, of whatever GPU, is void then and opened anew.
+
+        Nothing is closed one by one: another GPU's thread may be reading it.
+        """
         self._nvml.close()
 
     def _mig_uuid(self, handle: Handle, identity: Identity, target: Target) -> str:

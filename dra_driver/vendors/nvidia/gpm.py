@@ -66,11 +66,6 @@ class GpmSampler:
         self.free(pci_address)
         self._has_gpm.pop(pci_address, None)
 
-    def close_all(self) -> None:
-        """As `close`, for all GPUs."""
-        for pci_address in [*self._samples]:
-            self.close(pci_address)
-
     def _is_sampled(self, pci_address: str, gpu: Handle) -> bool:
         """Whether the GPU has GPM: it is asked until it has said so, and then believed."""
         if pci_address not in self._has_gpm:

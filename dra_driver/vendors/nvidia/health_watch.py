@@ -102,11 +102,6 @@ class HealthWatch:
         for address in set(self._watched).difference(addresses):
             self._watched[address].is_over = True
 
-    def close(self) -> None:
-        """Give all event sets back."""
-        for watched in self._watched.values():
-            self._close(watched)
-
     def _of(self, pci_address: str) -> _Watched:
         """What is known of the GPU. Its former event set is given back here, as nobody else may be reading it."""
         known = self._watched.get(pci_address)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from dra_driver.model.device import Placement
+from dra_driver.vendors.holders import other_holders
 from dra_driver.vendors.nvidia.driver_root import NVML_LIBRARY, DriverRoot
 from dra_driver.vendors.nvidia.nvml import (
     Code,
@@ -22,7 +23,6 @@ from dra_driver.vendors.nvidia.nvml import (
 from dra_driver.vendors.nvidia.sdk_activity import PynvmlActivity
 from dra_driver.vendors.nvidia.sdk_health import PynvmlHealth
 from dra_driver.vendors.nvidia.session import Held, Session
-from dra_driver.vendors.nvidia.users import device_users
 from dra_driver.vendors.pci import bound_addresses
 
 _INSTANCE_LIMIT = 16
@@ -129,7 +129,7 @@ class PynvmlNvml:
 
     def users(self, gpu: Handle) -> tuple[str, ...]:
         """See GpuUsers. The host's processes, with their pids there."""
-        return device_users(self._proc, f"/dev/nvidia{self.minor(gpu)}")
+        return tuple(map(str, other_holders(self._proc, {f"/dev/nvidia{self.minor(gpu)}"})))
 
     def is_mig_resetless(self, gpu: Handle) -> bool:
         """See Nvml. Each field of the answer has a return code of its own."""

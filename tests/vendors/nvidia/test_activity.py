@@ -248,7 +248,8 @@ def test_samples_are_freed(bench: Callable[..., Bench], monkeypatch: pytest.Monk
     set_faults(one.folder / "gpus", {GPU: {"error": "NOT_SUPPORTED", "calls": ["gpm_sample"]}})
     meter.measure(GPU)
     assert len(library.samples) == 3
-    meter.close_all()
+    for gpu in (GPU, OTHER):
+        meter.close(gpu)
     assert library.samples == {}
 
 
