@@ -106,8 +106,8 @@ class ClaimStore(Protocol):
     def sync(self, uid: str) -> None:
         """The disk has taken what was written of the claim: one that fails says so before anything depends on it."""
 
-    def releasing(self, uid: str) -> None:
-        """From here on the claim is only undone."""
+    def releasing(self, uid: str, *, refused: bool = False) -> None:
+        """From here on the claim is only undone. `refused`: the step that was due made nothing, whatever is found in its place."""
 
     def forget(self, uid: str) -> None:
         """The claim holds nothing any more, damaged or not; unknown claims are fine. Works on a full disk."""

@@ -142,7 +142,10 @@ class Executor:
         return preparation
 
     async def _take(self, step: Step, record: ClaimRecord) -> None:
-        """One step; one that was refused made nothing, whatever stands where it was to be made."""
+        """One step; one that was refused made nothing, whatever stands where it was to be made.
+
+        That is written down before anything else: a successor would take somebody else's instance there for ours.
+        """
         uid, change = record.claim.uid, bind_parent(step, record)
         pool = record.changed_gpus[change.gpu]
         try:
@@ -150,6 +153,7 @@ class Executor:
         except VendorError as error:
             if error.refused:
                 self._state.drop_untaken(uid)
+                self._store.releasing(uid, refused=True)
                 await self._learn_from_refusal(pool, change)
             raise
         self._state.advance(uid, step, identity)

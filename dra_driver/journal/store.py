@@ -143,9 +143,9 @@ class ClaimJournal:
         """RecordError unless every step is done."""
         self._append(uid, transitions.result(preparation))
 
-    def releasing(self, uid: str) -> None:
+    def releasing(self, uid: str, *, refused: bool = False) -> None:
         """Saying it again is fine."""
-        self._append(uid, transitions.releasing(), spare_bytes=1)
+        self._append(uid, transitions.releasing(refused=refused), spare_bytes=1)
 
     def sync(self, uid: str) -> None:
         """The disk has taken all lines of the claim's file. RecordError where it has not, or where there is no file."""

@@ -40,9 +40,9 @@ def result(preparation: Preparation) -> JsonObject:
     return _entry("result", preparation=encode_preparation(preparation))
 
 
-def releasing() -> JsonObject:
-    """From here on the claim is only undone."""
-    return _entry("releasing")
+def releasing(*, refused: bool = False) -> JsonObject:
+    """From here on the claim is only undone; if the missing step was `refused`, there is nothing of it to undo."""
+    return _entry("releasing", **({"refused": True} if refused else {}))
 
 
 def note(record: ClaimRecord) -> JsonObject:
@@ -130,7 +130,9 @@ def _next(record: ClaimRecord, entry: JsonObject) -> ClaimRecord:
     missing = len(record.steps) - len(record.identities)
     match entry["transition"]:
         case "releasing":
-            return replace(record, releasing=True)
+            is_refused = entry.get("refused") is True
+            steps = record.steps[: len(record.identities)] if is_refused else record.steps
+            return replace(record, steps=steps, releasing=True)
         case "step" if missing and not record.releasing:
             return replace(record, identities=(*record.identities, text(entry, "identity")))
         case "result" if not missing and not record.releasing and record.preparation is None:

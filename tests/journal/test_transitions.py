@@ -106,6 +106,16 @@ def test_every_transition_survives_json(
 
 
 @given(record=RECORDS, identities=st.lists(TEXT, max_size=4))
+def test_a_refused_step_leaves_nothing_to_undo(record: ClaimRecord, identities: list[str]) -> None:
+    """The steps that were taken stay, the one that was refused and those after it are gone; saying it again changes nothing."""
+    record = replace(record, identities=tuple(identities[: len(record.steps)]))
+    read = transitions.follow(record, stored(transitions.releasing(refused=True)))
+    taken = record.steps[: len(record.identities)]
+    assert read == replace(record, steps=taken, releasing=True)
+    assert transitions.follow(read, stored(transitions.releasing())) == read
+
+
+@given(record=RECORDS, identities=st.lists(TEXT, max_size=4))
 def test_a_note_stands_for_intent_and_steps(record: ClaimRecord, identities: list[str]) -> None:
     """Whatever record is noted, with however many steps done, the note's entries make the same record."""
     record = replace(record, identities=tuple(identities[: len(record.steps)]))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from dra_driver.config.machine import Machine
 from dra_driver.model.device import CreateStage, Placement, SetMode
-from dra_driver.model.errors import DraError, VendorError
+from dra_driver.model.errors import DraError, StorageError, VendorError
 from dra_driver.vendors.nvidia import simulated_smi
-from tests.kubelet_plugin.conftest import NewClaim, NodePlugin
+from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin
 from tests.vendors.faults import set_faults
 
 ADDRESS = "0000:1b:00.0"
@@ -63,6 +64,25 @@ async def test_a_bare_gpu_instance_where_a_claim_wants_its_own_is_left(
             await node.prepare(claim)
         assert node.inventory() == before
         assert node.state.records == {}
+
+
+async def test_a_successor_knows_what_was_refused(
+    node: NodePlugin, machine: Machine, api: CountingApi, new_claim: NewClaim
+) -> None:
+    """A process that ends between the refusal and the end of its undoing leaves no order to destroy somebody else's instance."""
+    node.backend.partition(SetMode(gpu=ADDRESS, mode="mig"))
+    node.backend.partition(BARE)
+    before = node.inventory()
+
+    def cannot(uid: str) -> None:
+        raise StorageError(f"the record of {uid} cannot be removed")
+
+    node.store.forget = cannot  # type: ignore[method-assign]
+    with pytest.raises(VendorError, match="INSUFFICIENT_RESOURCES"):
+        await node.prepare(new_claim(DEVICE))
+    successor = await NodePlugin(node.folder, machine, api).start()
+    assert successor.inventory() == before
+    assert successor.state.records == {}
 
 
 async def test_an_instance_whose_number_nvml_does_not_say_is_undone(
