@@ -8,7 +8,8 @@ See docs.kernel.org/driver-api/vfio.html.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -54,22 +55,25 @@ class Vfio:
                 f"GPU {gpu} cannot be passed through: the kernel module {DRIVER} is not loaded; load it when the node boots",
                 retryable=True,
             )
-        self._refuse_virtual_functions(gpu)
-        slot = gpu.rpartition(".")[0]
-        others = [one.name for one in (group / "devices").iterdir() if one.name != gpu]
-        own = [one for one in others if one.rpartition(".")[0] == slot]
-        strange = sorted(one for one in set(others).difference(own) if not self._is_bridge(one))
-        if strange:
-            raise VendorError(
-                f"GPU {gpu} cannot be passed through: its IOMMU group {group.resolve().name} also holds "
-                f"{', '.join(strange)}; put it into another slot, or turn ACS on in the firmware"
-            )
+        with _reading(gpu):
+            self._refuse_virtual_functions(gpu)
+            slot = gpu.rpartition(".")[0]
+            others = [one.name for one in (group / "devices").iterdir() if one.name != gpu]
+            own = [one for one in others if one.rpartition(".")[0] == slot]
+            strange = sorted(one for one in set(others).difference(own) if not self._is_bridge(one))
+            if strange:
+                raise VendorError(
+                    f"GPU {gpu} cannot be passed through: its IOMMU group {group.readlink().name} also holds "
+                    f"{', '.join(strange)}; put it into another slot, or turn ACS on in the firmware"
+                )
         return (*sorted(own), gpu)
 
     def driver_of(self, function: str) -> str | None:
-        """The name of the driver that has the function now."""
-        driver = self._devices / function / "driver"
-        return driver.resolve().name if driver.exists() else None
+        """The name of the driver that has the function now; None where none has it, or it is not plugged in."""
+        try:
+            return (self._devices / function / "driver").readlink().name
+        except FileNotFoundError:
+            return None
 
     def is_there(self, function: str) -> bool:
         """Whether it is plugged in."""
@@ -104,7 +108,8 @@ class Vfio:
         The kernel offers them as a legacy group, through iommufd, or both ways; who opens them chooses. None: it offers neither.
         """
         found: list[str] = []
-        group = (self._devices / functions[-1] / "iommu_group").resolve().name
+        with _reading(functions[-1]):
+            group = (self._devices / functions[-1] / "iommu_group").readlink().name
         if (self._sys / "class/vfio" / group).exists():
             found += ["/dev/vfio/vfio", f"/dev/vfio/{group}"]
         with_files = [
@@ -118,9 +123,10 @@ class Vfio:
 
     def display_nodes(self, gpu: str) -> tuple[str, ...]:
         """The DRM device nodes that the GPU's own driver made."""
-        folder = self._devices / gpu / "drm"
-        names = [entry.name for entry in folder.iterdir()] if folder.exists() else []
-        return tuple(f"/dev/dri/{name}" for name in sorted(names))
+        with suppress(FileNotFoundError):
+            names = [entry.name for entry in (self._devices / gpu / "drm").iterdir()]
+            return tuple(f"/dev/dri/{name}" for name in sorted(names))
+        return ()
 
     def _refuse_virtual_functions(self, gpu: str) -> None:
         count = self._devices / gpu / "sriov_numvfs"
@@ -136,7 +142,9 @@ class Vfio:
     def _steer(self, function: str, driver: str) -> None:
         """Only that driver may take the function from now on; empty: whichever knows it."""
         override = self._devices / function / "driver_override"
-        now = override.read_text().strip().removeprefix("(null)") if override.exists() else ""
+        now = ""
+        with _reading(function), suppress(FileNotFoundError):
+            now = override.read_text().strip().removeprefix("(null)")
         if now != driver:
             self._change(override, f"{driver}\n")
 
@@ -161,3 +169,15 @@ class Vfio:
                 "see that the driver is loaded and that this process may write the host's /sys",
                 retryable=True,
             ) from error
+
+
+@contextmanager
+def _reading(function: str) -> Iterator[None]:
+    """What sysfs does not show is a VendorError: the function may have been unplugged a moment ago."""
+    try:
+        yield
+    except OSError as error:
+        raise VendorError(
+            f"PCI function {function}: {error.filename} cannot be read: {error.strerror}; see whether it is plugged in",
+            retryable=True,
+        ) from error

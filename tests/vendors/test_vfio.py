@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -260,6 +261,28 @@ def test_a_gpu_that_cannot_go_is_not_offered(
     with pytest.raises(VendorError, match=cause):
         backend.partition(BIND)
     assert host.writes == []
+
+
+@pytest.mark.parametrize("gone", ["class", "iommu_group/devices"])
+def test_a_gpu_that_is_unplugged_under_our_eyes_is_a_vendor_error(host: Host, gone: str) -> None:
+    """What sysfs showed a moment ago may not be there any more; whoever looks again sees it."""
+    host.process()
+    (host.device(GPU) / "iommu_group/devices/0000:1a:01.0").symlink_to(host.device("0000:1a:01.0"))
+    if gone == "class":
+        host.device("0000:1a:01.0").mkdir()
+    else:
+        shutil.rmtree(host.device(GPU) / gone)
+    with pytest.raises(VendorError, match="cannot be read: No such file") as unplugged:
+        Vfio(host.sys).functions(GPU)
+    assert unplugged.value.retryable
+
+
+def test_a_function_that_is_not_there_has_no_driver(host: Host) -> None:
+    """Nor has one between two drivers, whose link leads nowhere for a moment."""
+    host.process()
+    assert Vfio(host.sys).driver_of("0000:ff:00.0") is None
+    (host.device(GPU) / "driver").unlink()
+    assert Vfio(host.sys).driver_of(GPU) is None
 
 
 def test_a_bridge_in_the_group_does_no_harm(host: Host) -> None:
