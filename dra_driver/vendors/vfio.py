@@ -13,10 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import structlog
+
 from dra_driver.model.errors import VendorError
 
 Write: TypeAlias = Callable[[Path, str], None]
 """Writes a text into a file of sysfs, as one write; OSError where the kernel refuses."""
+
+log = structlog.get_logger(__name__)
 
 DRIVER: Final = "vfio-pci"
 _PCI_BRIDGE: Final = "0x0604"
@@ -90,8 +94,10 @@ class Vfio:
     def give_back(self, drivers: Mapping[str, str | None]) -> None:
         """Each of these functions is with that driver again, or with none where there is no such driver (any more).
 
-        The GPU, which is the last, comes first.
+        The GPU, which is the last, comes first. Its other functions do without a driver that refuses them: no claim waits for
+        a sound card.
         """
+        gpu = [*drivers][-1]
         for function, driver in reversed(list(drivers.items())):
             if driver == DRIVER or not self.is_there(function):
                 continue  # it was there before, or is nowhere
@@ -100,7 +106,12 @@ class Vfio:
                 self._leave(function)
             is_free = self.driver_of(function) is None
             if is_free and driver is not None and (self._drivers / driver).exists():
-                self._enter(function, driver)
+                try:
+                    self._enter(function, driver)
+                except VendorError as error:
+                    if function == gpu:
+                        raise
+                    log.warning("a GPU's function has no driver", gpu=gpu, why=str(error))
 
     def nodes(self, functions: Sequence[str]) -> tuple[str, ...]:
         """The device nodes through which a virtual machine uses these functions, which are with vfio-pci.

@@ -6,10 +6,12 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from dra_driver.config.machine import Machine, load_machine
 from dra_driver.model.device import (
@@ -318,6 +320,21 @@ def test_the_claims_gpu_taken_by_somebody_else_is_not_given_out(host: Host) -> N
     Vfio(host.sys, SimulatedBus(host.sys, (), "nvidia").write).give_back(NATIVE)
     with pytest.raises(VendorError, match=r"is with nvidia and not with vfio-pci"):
         backend.identify(Target(gpu=GPU, passthrough=True))
+
+
+@pytest.mark.parametrize("refused", [AUDIO, GPU])
+def test_only_the_gpu_s_own_driver_is_waited_for(host: Host, refused: str) -> None:
+    """A claim is not held up by a sound card that its driver does not take back; a GPU that is with nobody is no success."""
+    backend = host.process()
+    backend.partition(BIND)
+    (host.device(refused) / "modalias").write_text("changed\n")
+    with capture_logs() as logs, nullcontext() if refused == AUDIO else pytest.raises(VendorError):
+        backend.partition(UNBIND)
+    assert host.drivers()[refused] is None
+    assert [AUDIO in one["why"] for one in logs] == [True] * (refused == AUDIO)
+    assert backend.read(GPU).passthrough is (
+        Passthrough.POSSIBLE if refused == AUDIO else Passthrough.BOUND
+    )
 
 
 def test_a_refusal_of_the_kernel_names_the_file(host: Host) -> None:
