@@ -186,3 +186,17 @@ def test_a_capability_that_the_kernel_does_not_list_is_named(tmp_path: Path) -> 
     """No table, or no such line: the error names both."""
     with pytest.raises(VendorError, match=r"gpu0/gi1/access in .*/mig-minors"):
         PynvmlNvml(DriverRoot(host_root=tmp_path)).capability_minor("gpu0/gi1/access")
+
+
+def test_users_of_a_gpu_are_others(
+    simulate: Simulate, through_pynvml: Callable[[SimulatedNvml], PynvmlNvml], tmp_path: Path
+) -> None:
+    """Processes of the host with the GPU's node open; this one, whose NVML has it open, is no obstacle to be named."""
+    nvml = through_pynvml(simulate(count=2))
+    for pid, name, node in ((1, "plugin", 1), (7, "dcgm", 1), (8, "other", 0)):
+        descriptors = tmp_path / f"proc/{pid}/fd"
+        descriptors.mkdir(parents=True)
+        (descriptors / "3").symlink_to(f"/dev/nvidia{node}")
+        (descriptors.parent / "comm").write_text(f"{name}\n")
+    (tmp_path / "proc/self").symlink_to("1")
+    assert nvml.users(nvml.gpu_by_address("0000:43:00.0")) == ("dcgm (PID 7)",)
