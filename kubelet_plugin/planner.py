@@ -128,6 +128,11 @@ def _form(snapshot: Snapshot, result: AllocationResult) -> Form:
             f"device {form.name} is for monitoring only, and request {result.request} of claim {snapshot.claim.ref} "
             "has no adminAccess; ask for adminAccess, or for another DeviceClass"
         )
+    if form.passthrough and result.admin_access:
+        raise ClaimError(
+            f"device {form.name} is for virtual machines, which nobody can look into from here, and request {result.request} of "
+            f"claim {snapshot.claim.ref} has adminAccess; leave it out, or ask for the GPU's monitor"
+        )
     return form
 
 

@@ -270,6 +270,13 @@ def test_a_virtual_machine_has_its_gpu_alone(decide: Decide, new_claim: NewClaim
     assert offer(decide, new_claim(OTHER), machines).steps == ()
 
 
+def test_a_virtual_machine_s_device_is_not_to_look_at(decide: Decide, new_claim: NewClaim) -> None:
+    """With adminAccess nothing is changed, and an unchanged GPU has nothing for a virtual machine; its monitor is there to look."""
+    for state in Passthrough:
+        with pytest.raises(ClaimError, match="is for virtual machines"):
+            offer(decide, new_claim(admin(MACHINE)), passthrough=state)
+
+
 def test_a_gpu_that_nobody_s_machine_has_any_more_comes_back_first(
     decide: Decide, new_claim: NewClaim
 ) -> None:
