@@ -137,15 +137,17 @@ def _form(snapshot: Snapshot, result: AllocationResult) -> Form:
 
 
 def _absence(inventory: Inventory, result: AllocationResult, claim: AllocatedClaim) -> DraError:
-    """Why no GPU has that device: one that does not answer may come back."""
+    """Why no GPU has that device: one that does not answer may come back, one that is there may be offered otherwise."""
     for fault in inventory.faults:
         if is_device_of(fault.pci_address, result.device):
             return VendorError(
                 f"device {result.device} of claim {claim.ref} cannot be used: {fault.message}",
                 retryable=True,
             )
+    gpu = gpu_of(inventory, result.device)
+    why = "its GPU is gone" if gpu is None else f"GPU {gpu.pci_address} cannot be that (any more)"
     return ClaimError(
-        f"device {result.device} of claim {claim.ref} is not on this node: its GPU is gone; "
+        f"device {result.device} of claim {claim.ref} is not on this node: {why}; "
         "delete the pod so that it gets another device"
     )
 

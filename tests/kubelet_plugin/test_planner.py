@@ -284,5 +284,7 @@ def test_a_gpu_that_nobody_s_machine_has_any_more_comes_back_first(
     record = offer(decide, new_claim(WHOLE), passthrough=Passthrough.BOUND)
     assert [step.change for step in record.steps] == [UNBIND]
     assert plan_release(replace(record, identities=("nvidia",)), {}) == ()
-    with pytest.raises(ClaimError, match="is not on this node"):
+    with pytest.raises(
+        ClaimError, match=r"GPU 0000:1b:00\.0 cannot be that \(any more\); delete the pod"
+    ):
         decide(new_claim(MACHINE))
