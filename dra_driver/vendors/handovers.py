@@ -7,7 +7,8 @@ publishes the same devices and gives it back to the same driver.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,22 +59,19 @@ class Handovers:
         """It is found from now on, by every process: half of it never is."""
         file = self._file(handover.gpu.pci_address)
         whole = file.with_suffix(".new")
-        try:
+        with _changing(whole, "written"):
             self._folder.mkdir(parents=True, exist_ok=True)
             for boot in self._folder.parent.iterdir():
                 if boot != self._folder:
                     shutil.rmtree(boot)
             whole.write_bytes(to_json(handover, fallback=dict))
             whole.replace(file)
-        except OSError as error:
-            raise VendorError(
-                f"{whole} cannot be written: {error.strerror}; make room on its disk",
-                retryable=True,
-            ) from error
 
     def forget(self, address: str) -> None:
         """It is back; one that did not go is fine."""
-        self._file(address).unlink(missing_ok=True)
+        file = self._file(address)
+        with _changing(file, "removed"):
+            file.unlink(missing_ok=True)
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Handover]:
@@ -82,3 +80,14 @@ class Handovers:
 
     def _file(self, address: str) -> Path:
         return self._folder / f"{address}.json"
+
+
+@contextmanager
+def _changing(file: Path, done: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VendorError(
+            f"{file} cannot be {done}: {error.strerror}; see that dataDir has room and may be written",
+            retryable=True,
+        ) from error

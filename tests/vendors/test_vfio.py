@@ -306,6 +306,21 @@ def test_what_went_comes_back_when_nobody_offers_it_any_more(host: Host) -> None
     assert backend.read(GPU).passthrough is None
 
 
+def test_a_gpu_does_not_go_that_nobody_would_find_again(host: Host) -> None:
+    """What it was is written first: where that fails, the GPU stays. A file that cannot be removed is named as well."""
+    known = host.folder / "passthrough" / BOOT
+    (known / f"{GPU}.new").mkdir(parents=True)
+    with pytest.raises(
+        VendorError, match=r"cannot be written: .*; see that dataDir has room"
+    ) as full:
+        host.process().partition(BIND)
+    assert full.value.retryable
+    assert host.writes == []
+    (known / f"{GPU}.json").mkdir()
+    with pytest.raises(VendorError, match=r"\.json cannot be removed"):
+        Handovers(known.parent, BOOT).forget(GPU)
+
+
 def test_a_reboot_voids_what_was_known(host: Host) -> None:
     """A GPU that an administrator gives to vfio-pci at the next boot is none of ours."""
     host.process().partition(BIND)
