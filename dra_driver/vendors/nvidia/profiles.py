@@ -23,7 +23,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """One GPU model. `cuts` is empty on boards without MIG."""
+    """One GPU model. `cuts` is empty on boards without MIG; `nvlinks` are those that a full set of bridges or switches connects."""
 
     product_name: str
     device_id: int
@@ -31,6 +31,7 @@ class Board:
     compute_capability: tuple[int, int]
     memory_mib: int
     cores: int
+    nvlinks: int = 0
     cuts: tuple[Cut, ...] = ()
 
     @property
@@ -117,6 +118,7 @@ BOARDS = {
         compute_capability=(8, 0),
         memory_mib=24576,
         cores=56 * 64,
+        nvlinks=4,
         cuts=_cuts(
             _A30,
             {
@@ -135,6 +137,7 @@ BOARDS = {
         compute_capability=(8, 0),
         memory_mib=40960,
         cores=108 * 64,
+        nvlinks=12,
         cuts=_cuts(
             _SEVEN_SLICES,
             {
@@ -155,6 +158,7 @@ BOARDS = {
         compute_capability=(8, 0),
         memory_mib=81920,
         cores=108 * 64,
+        nvlinks=12,
         cuts=_cuts(
             _SEVEN_SLICES,
             {
@@ -175,6 +179,7 @@ BOARDS = {
         compute_capability=(9, 0),
         memory_mib=81559,
         cores=132 * 128,
+        nvlinks=18,
         cuts=_cuts(
             _SEVEN_SLICES,
             {
@@ -195,6 +200,7 @@ BOARDS = {
         compute_capability=(9, 0),
         memory_mib=95830,
         cores=132 * 128,
+        nvlinks=12,
         cuts=_cuts(
             _SEVEN_SLICES,
             {
@@ -215,6 +221,7 @@ BOARDS = {
         compute_capability=(9, 0),
         memory_mib=143771,
         cores=132 * 128,
+        nvlinks=18,
         cuts=_cuts(
             _SEVEN_SLICES,
             {
@@ -235,6 +242,7 @@ BOARDS = {
         compute_capability=(10, 0),
         memory_mib=183359,
         cores=148 * 128,
+        nvlinks=18,
         cuts=_cuts(
             _SEVEN_SLICES,
             {

@@ -17,6 +17,7 @@ from dra_driver.model.errors import VendorError
 from dra_driver.vendors.fault_file import FaultFile
 from dra_driver.vendors.nvidia.nvml import Architecture, Code, MigMode, NvmlError
 from dra_driver.vendors.nvidia.nvml_activity import (
+    ClockReason,
     GpmMetric,
     MemoryUse,
     MigDevice,
@@ -60,9 +61,12 @@ class _Device:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
+    """`instance` is the GPU instance's id, None for the whole GPU; `load` is what stood in the file then."""
+
     gpu: SimulatedGpu
+    instance: int | None
     taken_s: float
-    sm_seconds: float
+    load: SimulatedLoad
 
 
 @meets_faults
@@ -86,6 +90,8 @@ class SimulatedActivity:
 
     def mig_devices(self, gpu: SimulatedGpu) -> tuple[MigDevice, ...]:
         """See NvmlActivity."""
+        if not self._is_cut(gpu):
+            return ()
         return tuple(
             MigDevice(
                 instance=instance.id,
@@ -112,6 +118,8 @@ class SimulatedActivity:
             case _Device():
                 cut = cut_of(device.gpu.board, device.profile_id)
                 key, total_mib = device.uuid, cut.profile.memory_mib
+                if key not in {one.uuid for one in self.mig_devices(device.gpu)}:
+                    raise NvmlError(Code.NOT_FOUND, f"simulated NVML: MIG device {key}")
         return MemoryUse(total=total_mib << 20, used=self._load(key).memory_mib << 20)
 
     def power_milliwatts(self, gpu: SimulatedGpu) -> int:
@@ -124,9 +132,10 @@ class SimulatedActivity:
         sm = self._load(gpu.pci_address).sm_at(self._clock())
         return round(_IDLE_CELSIUS + sm * (_BUSY_CELSIUS - _IDLE_CELSIUS))
 
-    def clock_reasons(self, gpu: SimulatedGpu) -> int:  # noqa: ARG002 (the library's)
-        """See NvmlActivity. Nothing slows a simulated GPU down."""
-        return 0
+    def clock_reasons(self, gpu: SimulatedGpu) -> int:
+        """See NvmlActivity. Nothing but heat slows a simulated GPU down."""
+        is_hot = self.faults.of(gpu.pci_address).hot
+        return ClockReason.HW_THERMAL_SLOWDOWN if is_hot else 0
 
     def processes(self, gpu: SimulatedGpu) -> tuple[RunningProcess, ...]:
         """See NvmlActivity."""
@@ -166,19 +175,24 @@ class SimulatedActivity:
 
     def gpm_sample(self, gpu: SimulatedGpu, instance: int | None) -> _Sample:
         """See NvmlActivity."""
+        if not self.has_gpm(gpu):
+            raise NvmlError(Code.NOT_SUPPORTED, "simulated NVML: GPM before Hopper")
         key = gpu.pci_address
         if instance is not None:
             computes = self._states.state(gpu).instance(instance).computes
             key = computes[0].uuid if computes else ""
-        now_s = self._clock()
-        return _Sample(gpu, now_s, self._load(key).sm_seconds(now_s))
+        return _Sample(gpu, instance, self._clock(), self._load(key))
 
     def gpm_percentages(self, earlier: _Sample, later: _Sample) -> Mapping[GpmMetric, float]:
-        """See NvmlActivity."""
+        """See NvmlActivity. What the file says when the later sample is taken counts for all the time since the earlier."""
+        if (earlier.gpu, earlier.instance) != (later.gpu, later.instance):
+            raise NvmlError(Code.INVALID_ARGUMENT, "simulated NVML: samples of two devices")
         seconds = later.taken_s - earlier.taken_s
         if seconds <= 0:
             raise NvmlError(Code.INVALID_ARGUMENT, "simulated NVML: samples of one moment")
-        sm = max(0.0, min(1.0, (later.sm_seconds - earlier.sm_seconds) / seconds))
+        load = later.load
+        sm_seconds = load.sm_seconds(later.taken_s) - load.sm_seconds(earlier.taken_s)
+        sm = max(0.0, min(1.0, sm_seconds / seconds))
         return {metric: sm * share * 100 for metric, share in _SHARES.items()}
 
     def gpm_free(self, sample: _Sample) -> None:

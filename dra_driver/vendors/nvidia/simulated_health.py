@@ -14,8 +14,6 @@ from dra_driver.vendors.nvidia.nvml_health import ClockEvents, Field, XidEvent
 from dra_driver.vendors.nvidia.simulated_faults import meets_faults
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu
 
-_LINKS = 18
-
 
 @dataclass(slots=True)
 class _Events:
@@ -27,7 +25,7 @@ class _Events:
 
 @meets_faults
 class SimulatedHealth:
-    """Implements `NvmlHealth`. GPUs with MIG have 18 NVLinks, the others none."""
+    """Implements `NvmlHealth`."""
 
     def __init__(self, faults: FaultFile) -> None:
         self.faults = faults
@@ -40,9 +38,9 @@ class SimulatedHealth:
 
     def active_links(self, gpu: SimulatedGpu) -> int:
         """See NvmlHealth."""
-        if not gpu.board.cuts:
+        if not gpu.board.nvlinks:
             raise NvmlError(Code.NOT_SUPPORTED, "simulated NVML: NVLinks")
-        return max(0, _LINKS - self.faults.of(gpu.pci_address).links_down)
+        return max(0, gpu.board.nvlinks - self.faults.of(gpu.pci_address).links_down)
 
     def clock_events(self, gpu: SimulatedGpu) -> int:
         """See NvmlHealth."""
