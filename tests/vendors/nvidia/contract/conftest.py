@@ -18,11 +18,14 @@ from dra_driver.vendors.nvidia.nvml_library import NvmlLibrary
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.simulated_gpu import simulated_gpus
+from tests.vendors.nvidia.contract.benches import Bench, FakeBench, SimulatedBench
 from tests.vendors.nvidia.contract.boards import MODELS
 from tests.vendors.nvidia.fake.machine import FakeHost
 
 Hardware: TypeAlias = Callable[..., NvmlLibrary]
 Hosts: TypeAlias = Callable[..., FakeHost]
+Benches: TypeAlias = Callable[..., Bench]
+FakeBenches: TypeAlias = Callable[..., FakeBench]
 OnHost: TypeAlias = Callable[[FakeHost], PynvmlNvml]
 
 KINDS = ("simulated", "c-fake")
@@ -67,6 +70,32 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[OnHost]:
 def hardware(request: pytest.FixtureRequest) -> Hardware:
     """`hardware(model="A30", mode="mig", count=2)`: NVML of such a machine, simulated in Python or in C."""
     return _hardware(request, request.param)
+
+
+@pytest.fixture(params=KINDS)
+def bench(request: pytest.FixtureRequest) -> Benches:
+    """`bench(model="A30", mode="mig", count=2)`: as `hardware`, for tests that change how the first GPU is and what it does."""
+    folder: Path = request.getfixturevalue("tmp_path")
+
+    def build(**spec: object) -> Bench:
+        if request.param == "simulated":
+            simulate: Callable[..., SimulatedNvml] = request.getfixturevalue("simulate")
+            return SimulatedBench(simulate(**spec), folder / "gpus")
+        fake_bench: FakeBenches = request.getfixturevalue("fake_bench")
+        return fake_bench(**spec)
+
+    return build
+
+
+@pytest.fixture
+def fake_bench(fake_host: Hosts, on_host: OnHost) -> FakeBenches:
+    """As `bench`, of the C library only."""
+
+    def build(**spec: object) -> FakeBench:
+        host = fake_host(**spec)
+        return FakeBench(on_host(host), host)
+
+    return build
 
 
 @pytest.fixture(params=[*product(KINDS, MODELS), ("real", "")], ids="-".join)

@@ -63,7 +63,7 @@ static struct compute *compute_of(struct instance *instance, uint32_t id)
     return NULL;
 }
 
-static struct instance *instance_of(struct gpu *gpu, const struct compute *compute)
+struct instance *instance_of(struct gpu *gpu, const struct compute *compute)
 {
     size_t offset = (size_t)((const char *)compute - (const char *)gpu->instances);
     return &gpu->instances[offset / sizeof(struct instance)];

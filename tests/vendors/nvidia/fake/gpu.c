@@ -14,7 +14,7 @@ API nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned length)
     nvmlReturn_t code = enter_driver();
     if (code != NVML_SUCCESS)
         return code;
-    return leave(give_text(version, length, facts()->driver_version));
+    return leave(give_text(version, length, whole_machine()->driver_version));
 }
 
 API nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *version)
@@ -22,7 +22,7 @@ API nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *version)
     nvmlReturn_t code = enter_driver();
     if (code != NVML_SUCCESS)
         return code;
-    *version = (int)facts()->cuda_version;
+    *version = (int)whole_machine()->cuda_version;
     return leave(NVML_SUCCESS);
 }
 
@@ -69,8 +69,7 @@ API nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned len
     return leave(give_text(uuid, length, device == gpu ? gpu->uuid : mig->uuid));
 }
 
-static nvmlReturn_t give_number(const char *function, nvmlDevice_t device, size_t offset,
-                                unsigned *number)
+nvmlReturn_t give_number(const char *function, nvmlDevice_t device, size_t offset, unsigned *number)
 {
     nvmlReturn_t code;
     struct gpu *gpu = enter(function, device, GPU, &code);
@@ -82,17 +81,17 @@ static nvmlReturn_t give_number(const char *function, nvmlDevice_t device, size_
 
 API nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t device, unsigned *minor)
 {
-    return give_number(__func__, device, __builtin_offsetof(struct gpu, minor), minor);
+    return give_number(__func__, device, offsetof(struct gpu, minor), minor);
 }
 
 API nvmlReturn_t nvmlDeviceGetArchitecture(nvmlDevice_t device, unsigned *architecture)
 {
-    return give_number(__func__, device, __builtin_offsetof(struct gpu, architecture), architecture);
+    return give_number(__func__, device, offsetof(struct gpu, architecture), architecture);
 }
 
 API nvmlReturn_t nvmlDeviceGetNumGpuCores(nvmlDevice_t device, unsigned *cores)
 {
-    return give_number(__func__, device, __builtin_offsetof(struct gpu, cores), cores);
+    return give_number(__func__, device, offsetof(struct gpu, cores), cores);
 }
 
 API nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major, int *minor)
@@ -114,20 +113,5 @@ API nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memo
         return code;
     memory->total = memory->free = (unsigned long long)gpu->memory_mib << 20;
     memory->used = 0;
-    return leave(NVML_SUCCESS);
-}
-
-API nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFieldValue_t *values)
-{
-    nvmlReturn_t code;
-    struct gpu *gpu = enter(__func__, device, GPU, &code);
-    if (!gpu)
-        return code;
-    for (int i = 0; i < count; i++) {
-        int known = values[i].fieldId == NVML_FI_DEV_IS_RESETLESS_MIG_SUPPORTED;
-        values[i].nvmlReturn = known ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
-        values[i].valueType = NVML_VALUE_TYPE_UNSIGNED_INT;
-        values[i].value.uiVal = known ? gpu->resetless : 0;
-    }
     return leave(NVML_SUCCESS);
 }

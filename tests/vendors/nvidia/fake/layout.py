@@ -6,6 +6,7 @@ from ctypes import Array, Structure, c_char, c_uint32
 from typing import ClassVar
 
 _GPUS, _CUTS, _PLACES, _INSTANCES, _COMPUTES, _FAULTS, _AMOUNTS = 16, 18, 8, 8, 8, 8, 6
+_PROCESSES, _METRICS, _FIELDS, XIDS = 4, 8, 8, 128
 
 
 def _numbers(*names: str) -> list[tuple[str, type[c_uint32]]]:
@@ -31,11 +32,31 @@ class Cut(Structure):
     places: Array[Place]
 
 
+class Process(Structure):
+    _fields_: ClassVar = _numbers("pid", "does", "memory_mib", "sm_percent")
+
+
+class Load(Structure):
+    _fields_: ClassVar = [
+        *_numbers("gpu_percent", "memory_percent", "milliwatts", "celsius", "memory_mib"),
+        ("metrics", c_uint32 * _METRICS),
+        *_numbers("process_count"),
+        ("processes", Process * _PROCESSES),
+    ]
+
+    metrics: Array[c_uint32]
+    processes: Array[Process]
+
+
 class Compute(Structure):
     _fields_: ClassVar = [
         *_numbers("kind", "id", "profile", "mig_index"),
         ("uuid", c_char * 64),
+        ("load", Load),
     ]
+
+    uuid: bytes
+    load: Load
 
 
 class Instance(Structure):
@@ -44,6 +65,8 @@ class Instance(Structure):
         ("place", Place),
         ("computes", Compute * _COMPUTES),
     ]
+
+    computes: Array[Compute]
 
 
 class Fault(Structure):
@@ -54,6 +77,32 @@ class Fault(Structure):
 
     calls: int
     met: int
+
+
+class Field(Structure):
+    _fields_: ClassVar = _numbers("id", "type", "value")
+
+    id: int
+    type: int
+    value: int
+
+
+class Xid(Structure):
+    _fields_: ClassVar = _numbers("number", "instance")
+
+
+class Health(Structure):
+    _fields_: ClassVar = [
+        ("fields", Field * _FIELDS),
+        *_numbers("links", "links_down", "clock_reasons", "reported"),
+        ("xids", Xid * XIDS),
+    ]
+
+    fields: Array[Field]
+    links_down: int
+    clock_reasons: int
+    reported: int
+    xids: Array[Xid]
 
 
 class Gpu(Structure):
@@ -68,6 +117,8 @@ class Gpu(Structure):
         ("cuts", Cut * _CUTS),
         ("instances", Instance * _INSTANCES),
         ("faults", Fault * _FAULTS),
+        ("health", Health),
+        ("load", Load),
     ]
 
     address: bytes
@@ -78,17 +129,22 @@ class Gpu(Structure):
     cuts: Array[Cut]
     instances: Array[Instance]
     faults: Array[Fault]
+    health: Health
+    load: Load
 
 
 class Machine(Structure):
     _fields_: ClassVar = [
         *_numbers("loads", "loaded", "cuda_version"),
         ("driver_version", c_char * 80),
-        *_numbers("gpu_count"),
+        ("metrics", c_uint32 * _METRICS),
+        *_numbers("event_sets", "samples", "gpu_count"),
         ("gpus", Gpu * _GPUS),
     ]
 
     loads: int
     loaded: int
+    event_sets: int
+    samples: int
     gpu_count: int
     gpus: Array[Gpu]

@@ -135,9 +135,16 @@ struct gpu *gpu_at(const char *address)
     return NULL;
 }
 
-const struct machine *facts(void)
+struct machine *whole_machine(void)
 {
     return machine;
+}
+
+unsigned long long now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec * 1000000ULL + now.tv_nsec / 1000ULL;
 }
 
 nvmlReturn_t give_text(char *buffer, unsigned size, const char *text)

@@ -17,6 +17,7 @@ from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu
 from tests.vendors.nvidia.conftest import bind
 from tests.vendors.nvidia.fake import layout
 from tests.vendors.nvidia.fake.build import built_library
+from tests.vendors.nvidia.fake.condition import METRICS, idle, well
 
 _GPU = 1
 _ANY_NUMBER = 2**32 - 1
@@ -48,14 +49,14 @@ class FakeHost:
 
         What is given waits until a call has met the fault.
         """
-        with self._gpu(address) as gpu:
+        with self.changing_gpu(address) as gpu:
             number = next(i for i, fault in enumerate(gpu.faults) if not fault.calls)
             gpu.faults[number] = layout.Fault(function.encode(), code, _ANY_NUMBER, delay_ms, 0)
 
         def until_met() -> None:
             deadline = time.monotonic() + _MET_WITHIN_S
             while time.monotonic() < deadline:
-                with self._gpu(address) as gpu:
+                with self.changing_gpu(address) as gpu:
                     if gpu.faults[number].met:
                         return
                 time.sleep(0.005)
@@ -64,23 +65,23 @@ class FakeHost:
         try:
             yield until_met
         finally:
-            with self._gpu(address) as gpu:
+            with self.changing_gpu(address) as gpu:
                 gpu.faults[number] = layout.Fault()
 
     def fail_once(self, address: str, function: str, code: Code) -> None:
         """The next call of that function returns that code."""
-        with self._gpu(address) as gpu:
+        with self.changing_gpu(address) as gpu:
             number = next(i for i, fault in enumerate(gpu.faults) if not fault.calls)
             gpu.faults[number] = layout.Fault(function.encode(), code, 1, 0, 0)
 
     def set_busy(self, address: str, *, busy: bool) -> None:
         """Have a process use the GPU, or no more."""
-        with self._gpu(address) as gpu:
+        with self.changing_gpu(address) as gpu:
             gpu.busy = busy
 
     def reset(self, address: str) -> None:
         """Reset the GPU: the pending mode is current, instances are gone."""
-        with self._gpu(address) as gpu:
+        with self.changing_gpu(address) as gpu:
             gpu.mode = gpu.pending
             gpu.instances = type(gpu.instances)()
 
@@ -108,7 +109,8 @@ class FakeHost:
             os.pwrite(file.fileno(), bytes(machine), 0)
 
     @contextmanager
-    def _gpu(self, address: str) -> Iterator[layout.Gpu]:
+    def changing_gpu(self, address: str) -> Iterator[layout.Gpu]:
+        """As `changing`, one GPU of it."""
         with self.changing() as machine:
             yield next(gpu for gpu in machine.gpus if gpu.address == address.encode())
 
@@ -119,6 +121,7 @@ def _machine(gpus: Sequence[SimulatedGpu]) -> layout.Machine:
         loaded=1,
         cuda_version=13000,
         driver_version=b"580.105.08",
+        metrics=tuple(METRICS),
         gpu_count=len(gpus),
     )
     for number, gpu in enumerate(gpus):
@@ -144,6 +147,8 @@ def _gpu(gpu: SimulatedGpu) -> layout.Gpu:
         mode=gpu.initial.mode,
         pending=gpu.initial.pending,
         cut_count=len(board.cuts),
+        health=well(board),
+        load=idle(),
     )
     for number, cut in enumerate(board.cuts):
         fake.cuts[number] = _cut(board, cut)
