@@ -55,6 +55,7 @@ class Compute(Structure):
         ("load", Load),
     ]
 
+    kind: int
     uuid: bytes
     load: Load
 
@@ -66,6 +67,7 @@ class Instance(Structure):
         ("computes", Compute * _COMPUTES),
     ]
 
+    kind: int
     computes: Array[Compute]
 
 
