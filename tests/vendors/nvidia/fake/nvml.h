@@ -90,7 +90,9 @@ typedef struct {
 typedef struct {
     uint32_t metricId, nvmlReturn;
     double value;
-    const char *shortName, *longName, *unit;
+    struct {
+        const char *shortName, *longName, *unit;
+    } metricInfo;
 } nvmlGpmMetric_t;
 
 /* How many metrics there is room for depends on the client's header; numMetrics says how many are asked for. */
