@@ -32,7 +32,7 @@ async def test_an_xid_of_the_driver_taints_its_gpu(
 ) -> None:
     """From the library's event set to the slices and the kubelet, for that GPU alone."""
     with host.changing_gpu(GPU) as gpu:
-        set_fields(gpu.health, {**dict.fromkeys(Field, 0), Field.RECOVERY_ACTION: None})
+        set_fields(gpu.health, {Field.RECOVERY_ACTION: None})
     await idle.start()
     await eventually(cluster.is_published)
     assert await tainted(cluster) == {}

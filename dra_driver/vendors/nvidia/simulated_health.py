@@ -14,6 +14,9 @@ from dra_driver.vendors.nvidia.nvml_health import ClockEvents, Field, XidEvent
 from dra_driver.vendors.nvidia.simulated_faults import meets_faults
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu
 
+_NOT_OFFERED = {Field.RETIRED_PENDING: None}
+"""Since Ampere memory is repaired by remapping rows instead of retiring pages."""
+
 
 @dataclass(slots=True)
 class _Events:
@@ -31,9 +34,9 @@ class SimulatedHealth:
         self.faults = faults
 
     def field_values(self, gpu: SimulatedGpu, fields: Sequence[Field]) -> Mapping[Field, int]:
-        """See NvmlHealth. A GPU offers them all, each at 0, but those that are None in the file."""
+        """See NvmlHealth. What the file does not speak of is 0, and what is None there is not offered."""
         said = self.faults.of(gpu.pci_address).fields
-        values = {field: said.get(field.name, 0) for field in fields}
+        values = {field: said.get(field.name, _NOT_OFFERED.get(field, 0)) for field in fields}
         return {field: value for field, value in values.items() if value is not None}
 
     def active_links(self, gpu: SimulatedGpu) -> int:

@@ -92,7 +92,7 @@ class FakeBench:
     def tells(self, fields: Mapping[Field, int | None]) -> None:
         """See Bench."""
         with self.host.changing_gpu(self._gpu) as gpu:
-            set_fields(gpu.health, {**dict.fromkeys(Field, 0), **fields})
+            set_fields(gpu.health, fields)
 
     def heats(self, *, is_hot: bool) -> None:
         """See Bench."""

@@ -15,6 +15,8 @@ _NO_INSTANCE = 0xFFFFFFFF
 _UNSIGNED_INT, _UNSIGNED_LONG_LONG = 1, 3
 _WIDE_FIELDS = {Field.ECC_UNCORRECTED_VOLATILE, Field.ECC_UNCORRECTED_AGGREGATE}
 """The others are 32 bits wide."""
+WELL: Mapping[Field, int | None] = {**dict.fromkeys(Field, 0), Field.RETIRED_PENDING: None}
+"""The fields of a GPU that has nothing to tell. Since Ampere, as all boards here are, pages are not retired any more."""
 
 _IS_IDLE, _APPLICATION_CLOCKS, _TOO_HOT = 0x1, 0x2, 0x40
 _COMPUTES, _DRAWS = 1, 2
@@ -29,15 +31,15 @@ METRICS: Mapping[GpmMetric, float] = {
 
 
 def well(board: Board) -> layout.Health:
-    """A GPU that offers all fields and has nothing to tell."""
+    """A GPU that has nothing to tell."""
     health = layout.Health(links=board.nvlinks, clock_reasons=_IS_IDLE)
-    set_fields(health, dict.fromkeys(Field, 0))
+    set_fields(health, {})
     return health
 
 
 def set_fields(health: layout.Health, values: Mapping[Field, int | None]) -> None:
-    """These are the fields; what is None is not offered."""
-    places = zip(health.fields, values.items(), strict=False)
+    """These fields are not as those of a well GPU; what is None is not offered."""
+    places = zip(health.fields, {**WELL, **values}.items(), strict=False)
     for place, (field, value) in places:
         kind = _UNSIGNED_LONG_LONG if field in _WIDE_FIELDS else _UNSIGNED_INT
         place.id, place.type, place.value = field, 0 if value is None else kind, value or 0
