@@ -133,9 +133,8 @@ class SimulatedActivity:
         return round(_IDLE_CELSIUS + sm * (_BUSY_CELSIUS - _IDLE_CELSIUS))
 
     def clock_reasons(self, gpu: SimulatedGpu) -> int:
-        """See NvmlActivity. Nothing but heat slows a simulated GPU down."""
-        is_hot = self.faults.of(gpu.pci_address).hot
-        return ClockReason.HW_THERMAL_SLOWDOWN if is_hot else 0
+        """See NvmlActivity. A simulated GPU knows heat alone."""
+        return ClockReason.HW_THERMAL_SLOWDOWN if self.faults.of(gpu.pci_address).hot else 0
 
     def processes(self, gpu: SimulatedGpu) -> tuple[RunningProcess, ...]:
         """See NvmlActivity."""

@@ -260,7 +260,6 @@ _FIGURES = {
     "DeviceGetTemperature": {"temperature_celsius"},
     "DeviceGetCurrentClocksEventReasons": {"throttled"},
     "DeviceGetComputeRunningProcesses_v3": {"processes"},
-    "DeviceGetGraphicsRunningProcesses_v3": {"processes"},
     "DeviceGetProcessUtilization": set[str](),
     "GpmQueryDeviceSupport": _WITHOUT_GPM,
     "GpmSampleGet": _WITHOUT_GPM,

@@ -16,7 +16,7 @@ import pytest
 from dra_driver.vendors.nvidia import sdk_health
 from dra_driver.vendors.nvidia.nvml import Code
 from dra_driver.vendors.nvidia.nvml_activity import ClockReason, GpmMetric
-from dra_driver.vendors.nvidia.nvml_health import ClockEvents, Field, RecoveryAction
+from dra_driver.vendors.nvidia.nvml_health import Field, RecoveryAction
 from tests.vendors.nvidia import fake
 
 _HEADER = Path(fake.__path__[0]) / "nvml.h"
@@ -33,7 +33,6 @@ _CLOCKS = {
     ClockReason.SW_THERMAL_SLOWDOWN: "SwThermalSlowdown",
     ClockReason.HW_THERMAL_SLOWDOWN: "HwThermalSlowdown",
     ClockReason.HW_POWER_BRAKE: "HwPowerBrakeSlowdown",
-    ClockEvents.HW_THERMAL_SLOWDOWN: "HwThermalSlowdown",
 }
 
 
@@ -59,7 +58,7 @@ def test_a_number_of_ours_is_nvmls(name: str, number: int) -> None:
     assert getattr(pynvml, name) == number
 
 
-@pytest.mark.parametrize("numbers", [Field, ClockReason, ClockEvents])
+@pytest.mark.parametrize("numbers", [Field, ClockReason])
 def test_every_number_of_ours_is_compared(numbers: type[IntEnum | IntFlag]) -> None:
     """None that is added is forgotten here."""
     assert {*numbers} - {0} <= {*_FIELDS, *_CLOCKS}

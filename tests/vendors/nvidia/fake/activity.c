@@ -103,6 +103,12 @@ API nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, u
     return list_processes(__func__, device, DRAWS_THERE, count, places);
 }
 
+API nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device, unsigned *count,
+                                                            nvmlProcessInfo_t *places)
+{
+    return list_processes(__func__, device, COMPUTES_BY_MPS, count, places);
+}
+
 /* The driver samples all the time, so the newest samples are of now. */
 API nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device,
                                                  nvmlProcessUtilizationSample_t *samples,

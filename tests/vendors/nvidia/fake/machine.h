@@ -23,8 +23,8 @@ struct cut {
     char name[96];
 };
 
-/* What a process does on a device: computes, draws, or both. */
-enum { COMPUTES_THERE = 1, DRAWS_THERE = 2 };
+/* What a process does on a device: each list of processes is of one kind, and a process may be in several. */
+enum { COMPUTES_THERE = 1, DRAWS_THERE = 2, COMPUTES_BY_MPS = 4 };
 struct process {
     uint32_t pid, does, memory_mib, sm_percent;
 };
