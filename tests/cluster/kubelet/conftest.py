@@ -10,13 +10,19 @@ import pytest
 
 from dra_driver.kube.rest import RestApi
 from dra_driver.model.errors import NotFound
-from dra_driver.model.kinds import NODE
+from dra_driver.model.kinds import NODE, RESOURCE_SLICE
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.kubelet.hardware import Hardware
 from tests.cluster.kubelet.plugin import Plugin
 from tests.cluster.kubelet.pods import Workload, is_published
 from tests.cluster.node import Node, running_node
 from tests.cluster.release import Release, installed
 from tests.cluster.waiting import eventually
+
+_TWO_VENDORS = """
+  - {vendor: nvidia, model: H100-SXM5-80GB, count: 4}
+  - {vendor: amd, model: MI300X, count: 2}
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,7 +44,9 @@ def node(control_plane: ControlPlane) -> Iterator[Node]:
 
 @pytest.fixture
 async def ready_node(node: Node, api: RestApi) -> Node:
-    """The node, once the scheduler may use it, in a cluster that has our classes."""
+    """The node, once the scheduler may use it; nothing is published on it, whatever the plugins of other tests did."""
+    for item in (await api.list(RESOURCE_SLICE)).items:
+        await api.delete(RESOURCE_SLICE, item["metadata"]["name"])
 
     async def is_ready() -> bool:
         try:
@@ -62,12 +70,20 @@ async def release(
 
 
 @pytest.fixture
-async def plugin(ready_node: Node, release: Release, api: RestApi) -> AsyncIterator[Plugin]:
+def hardware(ready_node: Node) -> Hardware:
+    """GPUs of both vendors."""
+    return Hardware(ready_node, "two-vendors", _TWO_VENDORS)
+
+
+@pytest.fixture
+async def plugin(
+    ready_node: Node, release: Release, hardware: Hardware, api: RestApi
+) -> AsyncIterator[Plugin]:
     """Our plugin with the rights that the chart gives, registered and with all its slices published."""
-    plugin = Plugin(ready_node, await release.access_of(ready_node.name))
+    plugin = Plugin(ready_node, await release.access_of(ready_node.name), hardware)
     try:
         plugin.start()
-        await eventually(lambda: is_published(api))
+        await eventually(lambda: is_published(api, len(hardware.vendors)))
         yield plugin
     finally:
         plugin.close()

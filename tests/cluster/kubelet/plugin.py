@@ -8,47 +8,38 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 
-from dra_driver.config.machine import load_machine
 from dra_driver.model.names import DRIVER_NAME
-from dra_driver.vendors.discovery import discover
-from dra_driver.vendors.nvidia.backend import NvidiaBackend
-from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from tests.cluster.kubelet.hardware import Hardware
 from tests.cluster.node import Node
 from tests.cluster.processes import running, stop, wait_until
 
 _START_S = 30.0
-_MACHINE = """
-apiVersion: gpu.dra-driver.dev/v1alpha1
-kind: Machine
-name: two-vendors
-gpus:
-  - {vendor: nvidia, model: H100-SXM5-80GB, count: 4}
-  - {vendor: amd, model: MI300X, count: 2}
-"""
 
 
 class Plugin:
-    """The plugin of a node with simulated GPUs of both vendors, in the folders that a DaemonSet would mount."""
+    """The plugin of a node with simulated GPUs, in the folders that a DaemonSet would mount."""
 
     def __init__(
-        self, node: Node, access: Mapping[str, str], *, pod_uid: str | None = None
+        self,
+        node: Node,
+        access: Mapping[str, str],
+        hardware: Hardware,
+        *,
+        pod_uid: str | None = None,
     ) -> None:
         self.node = node
         self.access = access
+        self.hardware = hardware
         self.data_dir = node.kubelet_dir / "plugins" / DRIVER_NAME
-        self.simulation_dir = node.root / "hardware"
-        self._machine = str(node.root / "machine.yaml")
-        Path(self._machine).write_text(_MACHINE)
         self._log = node.root / f"plugin{pod_uid or ''}.log"
         self._settings = {
             "node-name": node.name,
             "data-dir": self.data_dir,
             "registry-dir": node.registry_dir,
             "cdi-dir": node.cdi_dir,
-            "simulation-dir": self.simulation_dir,
-            "machine": self._machine,
+            "simulation-dir": hardware.folder,
+            "machine": hardware.machine,
             "pod-resources-socket": node.kubelet_dir / "pod-resources" / "kubelet.sock",
             **({"pod-uid": pod_uid} if pod_uid else {}),
             **access,
@@ -99,14 +90,7 @@ class Plugin:
         if self._running is not None:
             self._running.close()
 
-    def instances(self) -> list[str]:
-        """The GPU instances that exist, asked of the simulated hardware."""
-        folder = self.simulation_dir / "nvidia"
-        nvml = SimulatedNvml(load_machine(self._machine), node=self.node.name, state_dir=folder)
-        gpus = discover(NvidiaBackend(nvml)).gpus
-        return [f"{gpu.pci_address}: {one.profile}" for gpu in gpus for one in gpu.instances]
-
     def leftovers(self) -> list[str]:
-        """What there is of claims: CDI files, records, GPU instances."""
+        """What there is of claims: CDI files, records, and the GPU instances made for them, asked of the hardware."""
         records = [*(self.data_dir / "claims").glob("*/*"), *self.node.cdi_dir.iterdir()]
-        return [*map(str, records), *self.instances()]
+        return [*map(str, records), *self.hardware.made()]

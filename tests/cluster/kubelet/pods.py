@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,26 +15,45 @@ from dra_driver.model.errors import NotFound
 from dra_driver.model.kinds import POD, RESOURCE_CLAIM, RESOURCE_SLICE, Kind
 from dra_driver.ports import JsonObject, KubeApi
 from dra_driver.sandbox.manifests import Manifest, read_manifests
+from tests.cluster.kubelet.hardware import DeviceNodes
 from tests.cluster.node import IMAGE, Node
 from tests.cluster.waiting import eventually
 
 QUICKSTART = Path(__file__).parents[3] / "demo" / "quickstart"
 
+_RULE = "----"
+_LOOK = f"env; echo {_RULE}; stat -c '%F|%n|%t|%T' /dev/* /dev/*/* 2>/dev/null; true"
+_OF_EVERY_CONTAINER = {
+    *(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "console")),
+    "/dev/pts/ptmx",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What a container sees of the world: its variables, and the device nodes that we give."""
+    """What a container sees of the world: its variables, and the device nodes that no container has by itself."""
 
     env: dict[str, str]
-    devices: frozenset[str]
+    nodes: DeviceNodes
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """The paths of the device nodes."""
+        return frozenset(self.nodes)
+
+    @property
+    def uuids(self) -> list[str]:
+        """The devices that the variables name."""
+        return [text for name, text in self.env.items() if name.startswith("DRA_DEVICE_")]
 
 
-async def is_published(api: KubeApi) -> bool:
-    """Whether both pools are complete."""
+async def is_published(api: KubeApi, expected: int = 2) -> bool:
+    """Whether there are so many pools (of each vendor one), all of them complete."""
     slices = [slice_from_json(item) for item in (await api.list(RESOURCE_SLICE)).items]
     pools = {one.pool.name: one.pool for one in slices}
     counts = Counter(one.pool.name for one in slices)
-    return len(pools) == 2 and all(counts[name] == pool.slice_count for name, pool in pools.items())
+    whole = (counts[name] == pool.slice_count for name, pool in pools.items())
+    return len(pools) == expected and all(whole)
 
 
 def quickstart(file: str) -> tuple[Manifest, ...]:
@@ -71,7 +91,7 @@ class Workload:
         """The pod as the API has it."""
         return await self._api.get(POD, name, namespace=self._namespace)
 
-    async def runs(self, name: str) -> JsonObject:
+    async def runs(self, name: str, *, within_s: float = 30) -> JsonObject:
         """The pod, once all its containers run."""
 
         async def running() -> bool:
@@ -79,7 +99,7 @@ class Workload:
             statuses = pod["status"].get("containerStatuses", ())
             return bool(statuses) and all("running" in one["state"] for one in statuses)
 
-        await eventually(running)
+        await eventually(running, within_s=within_s)
         return await self.pod(name)
 
     async def delete(self, name: str, *, grace_period_s: int | None = None) -> None:
@@ -116,17 +136,17 @@ class Workload:
         """What the container sees, asked inside of it."""
         statuses = {one["name"]: one["containerID"] for one in pod["status"]["containerStatuses"]}
         identity = statuses[container].removeprefix("containerd://")
-        env = self._execute(identity, "env")
-        nodes = self._execute(
-            identity,
-            "sh",
-            "-c",
-            "ls -d /dev/nvidia* /dev/nvidia-caps/* /dev/kfd /dev/dri/* 2>/dev/null; true",
-        )
+        output = self._node.ctr("tasks", "exec", "--exec-id", "look", identity, "sh", "-c", _LOOK)
+        env, _, table = output.partition(_RULE)
         return View(
             env=dict(line.split("=", 1) for line in env.splitlines() if "=" in line),
-            devices=frozenset(nodes.split()) - {"/dev/nvidia-caps"},
+            nodes=dict(_device_nodes(table)),
         )
 
-    def _execute(self, container: str, *command: str) -> str:
-        return self._node.ctr("tasks", "exec", "--exec-id", "look", container, *command)
+
+def _device_nodes(table: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Path and numbers of the character devices that `stat` lists, less those of every container."""
+    for line in table.strip().splitlines():
+        kind, path, major, minor = line.split("|")
+        if kind == "character special file" and path not in _OF_EVERY_CONTAINER:
+            yield path, (int(major, 16), int(minor, 16))

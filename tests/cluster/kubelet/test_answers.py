@@ -46,7 +46,7 @@ async def test_a_pod_s_status_shows_how_its_gpu_is(
     await eventually(lambda: shows("Healthy"))
     address = result["device"].removeprefix("gpu-")
     pci = f"{address[:4]}:{address[5:7]}:{address[8:10]}.{address[11:]}"
-    folder = plugin.simulation_dir / "nvidia"
+    folder = plugin.hardware.folder / "nvidia"
     set_faults(folder, {pci: {"error": "GPU_IS_LOST"}})
     await eventually(lambda: shows("Unhealthy"), within_s=60)
     set_faults(folder, {})

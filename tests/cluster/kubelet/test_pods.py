@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.kubelet.plugin import Plugin
-from tests.cluster.kubelet.pods import View, Workload, quickstart
+from tests.cluster.kubelet.pods import Workload, quickstart
 from tests.cluster.waiting import eventually
 
 
@@ -47,10 +47,10 @@ async def test_each_container_sees_the_instance_of_its_request(
     assert len(gpu) == 1
     for view in (small, large):
         assert len([path for path in view.devices if "nvidia-caps" in path]) == 2
-    uuids = [_uuids(view) for view in (small, large)]
+    uuids = [view.uuids for view in (small, large)]
     assert [len(one) for one in uuids] == [1, 1]
     assert uuids[0] != uuids[1]
-    assert len(plugin.instances()) == 2
+    assert len(plugin.hardware.made()) == 2
 
 
 @pytest.mark.usefixtures("partitions")
@@ -61,10 +61,10 @@ async def test_two_pods_share_one_claim(plugin: Plugin, workload: Workload) -> N
         workload.view(await workload.runs(name), "notebook") for name in ("shared-a", "shared-b")
     ]
     assert views[0].devices == views[1].devices
-    assert _uuids(views[0]) == _uuids(views[1]) != []
+    assert views[0].uuids == views[1].uuids != []
     await workload.delete("shared-a")
     await eventually(lambda: workload.is_gone("shared-a"))
-    assert len(plugin.instances()) == 1
+    assert len(plugin.hardware.made()) == 1
     await workload.delete("shared-b")
     await eventually(lambda: not plugin.leftovers())
 
@@ -73,12 +73,12 @@ async def test_the_first_alternative_that_there_is_wins(plugin: Plugin, workload
     """A partition where the cluster can have one, else the whole GPU; the container does not care."""
     await workload.apply(*quickstart("4-"))
     view = workload.view(await workload.runs("first-available"), "infer")
-    [uuid] = _uuids(view)
+    [uuid] = view.uuids
     [claim] = await workload.claims()
     [result] = claim["status"]["allocation"]["devices"]["results"]
     is_instance = result["request"] == "gpu/instance"
     assert uuid.startswith("MIG-" if is_instance else "GPU-")
-    assert bool(plugin.instances()) == is_instance
+    assert bool(plugin.hardware.made()) == is_instance
 
 
 async def test_an_amd_gpu_is_seen_beside_nvidia_ones(plugin: Plugin, workload: Workload) -> None:
@@ -100,8 +100,3 @@ async def test_what_does_not_fit_waits(plugin: Plugin, workload: Workload) -> No
 
     await eventually(waits)
     assert not plugin.leftovers()
-
-
-def _uuids(view: View) -> list[str]:
-    """The devices that the variables name."""
-    return [text for name, text in view.env.items() if name.startswith("DRA_DEVICE_")]

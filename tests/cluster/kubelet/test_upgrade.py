@@ -10,6 +10,7 @@ import pytest
 from dra_driver.kube.rest import RestApi
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.ports import KubeApi
+from tests.cluster.kubelet.hardware import Hardware
 from tests.cluster.kubelet.plugin import Plugin
 from tests.cluster.kubelet.pods import Workload, is_published, quickstart
 from tests.cluster.node import Node
@@ -18,9 +19,12 @@ from tests.cluster.waiting import eventually
 
 
 @pytest.fixture
-async def plugin(ready_node: Node, release: Release, api: RestApi) -> AsyncIterator[Plugin]:
+async def plugin(
+    ready_node: Node, release: Release, hardware: Hardware, api: RestApi
+) -> AsyncIterator[Plugin]:
     """The process of the first pod."""
-    plugin = Plugin(ready_node, await release.access_of(ready_node.name), pod_uid="old")
+    access = await release.access_of(ready_node.name)
+    plugin = Plugin(ready_node, access, hardware, pod_uid="old")
     try:
         plugin.start()
         await eventually(lambda: is_published(api))
@@ -55,7 +59,7 @@ async def test_an_upgrade_is_not_noticed(plugin: Plugin, workload: Workload, api
     running = await workload.runs("whole-gpu")
     before, stop = await versions(api), asyncio.Event()
     load = asyncio.create_task(come_and_go(workload, "amd-gpu", stop))
-    successor = Plugin(plugin.node, plugin.access, pod_uid="new")
+    successor = Plugin(plugin.node, plugin.access, plugin.hardware, pod_uid="new")
     try:
         await asyncio.to_thread(successor.start)
         await eventually(lambda: successor.said("this process publishes and reconciles") == 1)
