@@ -102,6 +102,15 @@ class Workload:
         await eventually(running, within_s=within_s)
         return await self.pod(name)
 
+    async def waits(self, name: str) -> None:
+        """Returns once the scheduler has said that no node has what the pod asks for."""
+
+        async def is_refused() -> bool:
+            conditions = (await self.pod(name))["status"].get("conditions", ())
+            return any(one.get("reason") == "Unschedulable" for one in conditions)
+
+        await eventually(is_refused)
+
     async def delete(self, name: str, *, grace_period_s: int | None = None) -> None:
         """Ask for the pod's end."""
         await self._api.delete(POD, name, namespace=self._namespace, grace_period_s=grace_period_s)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 
 from dra_driver.kube.rest import RestApi
-from dra_driver.model.kinds import NAMESPACE, POD, RESOURCE_CLAIM_TEMPLATE
-from dra_driver.sandbox.manifests import Manifest
+from dra_driver.model.kinds import NAMESPACE
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.kubelet.hardware import COMMON_NODES, Hardware, MigDevice
+from tests.cluster.kubelet.claimants import device_of, keeps_counters, partition, pod, template
+from tests.cluster.kubelet.hardware import COMMON_NODES, Hardware
 from tests.cluster.kubelet.plugin import Plugin
-from tests.cluster.kubelet.pods import View, Workload, runnable
+from tests.cluster.kubelet.pods import Workload
 from tests.cluster.node import Node
 from tests.cluster.waiting import eventually
 
@@ -64,7 +64,7 @@ async def test_pods_see_the_instances_of_their_sizes(
     assert plugin.hardware.instances() == plugin.hardware.theirs
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("cuts", [SEVEN], ids=["seven"])
 async def test_eight_gpus_are_used_up_by_fifty_six_pods(
     plugin: Plugin, workload: Workload, control_plane: ControlPlane, namespace: str, api: RestApi
@@ -91,48 +91,3 @@ async def test_eight_gpus_are_used_up_by_fifty_six_pods(
         await workload.delete(name)
     await eventually(lambda: not plugin.leftovers(), within_s=90)
     assert hardware.instances() == hardware.theirs
-
-
-def device_of(view: View, hardware: Hardware) -> MigDevice:
-    """The MIG device that the container has: the one that its variables name, whose device nodes are all that it sees."""
-    [uuid] = view.uuids
-    [device] = [one for one in hardware.mig_devices() if one.uuid == uuid]
-    assert view.env["NVIDIA_VISIBLE_DEVICES"] == "void"
-    assert view.nodes == COMMON_NODES | device.nodes
-    return device
-
-
-def keeps_counters(plane: ControlPlane) -> bool:
-    """Whether partitions that do not exist yet are published: 1.34 has what that takes switched off."""
-    return plane.version >= (1, 36)
-
-
-def partition(profile: str) -> dict[str, Any]:
-    """A request for one partition of that profile."""
-    wanted = f'device.attributes["gpu.dra-driver.dev"].profile == "{profile}"'
-    return {
-        "deviceClassName": "nvidia-mig.dra-driver.dev",
-        "selectors": [{"cel": {"expression": wanted}}],
-    }
-
-
-def template(name: str, request: dict[str, Any]) -> Manifest:
-    """Claims with that request."""
-    devices = {"requests": [{"name": "gpu", "exactly": request}]}
-    body = {"metadata": {"name": name}, "spec": {"spec": {"devices": devices}}}
-    return Manifest(file="", kind=RESOURCE_CLAIM_TEMPLATE, body=body)
-
-
-def pod(name: str, template_name: str) -> Manifest:
-    """A pod with a claim of that template."""
-    container = {
-        "name": "main",
-        "command": ["sleep", "infinity"],
-        "resources": {"claims": [{"name": "gpu"}]},
-    }
-    spec = {
-        "restartPolicy": "Never",
-        "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": template_name}],
-        "containers": [container],
-    }
-    return runnable(Manifest(file="", kind=POD, body={"metadata": {"name": name}, "spec": spec}))

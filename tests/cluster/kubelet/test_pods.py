@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.kubelet.claimants import keeps_counters
 from tests.cluster.kubelet.plugin import Plugin
 from tests.cluster.kubelet.pods import Workload, quickstart
 from tests.cluster.waiting import eventually
@@ -13,7 +14,7 @@ from tests.cluster.waiting import eventually
 @pytest.fixture
 def partitions(control_plane: ControlPlane) -> None:
     """Only where the cluster keeps counters: before 1.36 they are off unless somebody turns them on."""
-    if control_plane.version < (1, 36):
+    if not keeps_counters(control_plane):
         pytest.skip("Kubernetes 1.34 drops counters, so no partitions are published there")
 
 
@@ -93,10 +94,5 @@ async def test_an_amd_gpu_is_seen_beside_nvidia_ones(plugin: Plugin, workload: W
 async def test_what_does_not_fit_waits(plugin: Plugin, workload: Workload) -> None:
     """The pod is not started, and its condition says that no node has such a device."""
     await workload.apply(*quickstart("6-"))
-
-    async def waits() -> bool:
-        conditions = (await workload.pod("does-not-fit"))["status"].get("conditions", ())
-        return any(one.get("reason") == "Unschedulable" for one in conditions)
-
-    await eventually(waits)
+    await workload.waits("does-not-fit")
     assert not plugin.leftovers()
