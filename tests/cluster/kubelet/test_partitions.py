@@ -89,5 +89,5 @@ async def test_eight_gpus_are_used_up_by_fifty_six_pods(
     assert hardware.instances() == full
     for name in names:
         await workload.delete(name)
-    await eventually(lambda: not plugin.leftovers(), within_s=90)
+    await eventually(lambda: not plugin.leftovers(), within_s=60)
     assert hardware.instances() == hardware.theirs
