@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from tests.bench.arena import Arena
 from tests.bench.contender import Contender
 from tests.bench.objects import Device
-from tests.bench.recipes import PARTITION, instrumented
+from tests.bench.recipes import PARTITION
 from tests.bench.report import OURS, Line, Measured, ratio
 
 _DELAY_S = 0.05
+_GPUS = 8
 _A_GPU = 7
 """1g.10gb partitions of an H100."""
 
 
 async def partitions(arena: Arena) -> list[Line]:
-    """One on one GPU, one on each of eight, seven on one; every change of the hardware takes 50 ms."""
-    async with arena.contender(instrumented(_DELAY_S)) as plugin:
+    """One on one GPU, one on each of eight, seven on one; every call of the simulated NVML about a GPU takes 50 ms."""
+    async with arena.contender(arena.ours) as plugin:
         published = plugin.devices(PARTITION)
         one, eight, seven = published[:1], published[::_A_GPU], published[:_A_GPU]
         await _wall_ms(plugin, eight)  # turns the mode on, which stays on
+        _slow_down(plugin)
         walls: dict[str, list[float]] = {"one": [], "eight": [], "seven": []}
         for _ in range(arena.rounds):
             walls["one"].append(await _wall_ms(plugin, one))
@@ -37,6 +40,14 @@ async def partitions(arena: Arena) -> list[Line]:
     what = "8 on 8 GPUs / 1 on one GPU"
     judged = Measured(bar="B1f", what=what, unit="x", rounds={OURS: [apart]}).at_most(1.3)
     return [*lines, judged]
+
+
+def _slow_down(plugin: Contender) -> None:
+    folder = plugin.folder / "hardware/nvidia"
+    changed = (path.stem for path in folder.glob("*:*.json"))  # a file for each GPU
+    slow = {address: {"delay_s": _DELAY_S} for address in changed}
+    assert len(slow) == _GPUS
+    (folder / "faults.json").write_text(json.dumps(slow))
 
 
 async def _wall_ms(plugin: Contender, devices: Sequence[Device]) -> float:
