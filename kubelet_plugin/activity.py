@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import structlog
 
@@ -32,11 +33,22 @@ class Seen:
     containers: Mapping[int, Container] = field(default_factory=dict)
 
 
+class Processes(Protocol):
+    """The host's processes, as far as this one sees them."""
+
+    @property
+    def are_seen(self) -> bool:
+        """Whether the process IDs that drivers tell this process are the host's, and complete."""
+
+    def of(self, pid: int) -> Container | None:
+        """The process's container, where it is in one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Users:
-    """Who uses devices: a process's container, and the names of the pods that use each claim (namespace and name)."""
+    """Who uses devices: the containers of processes, and the names of the pods that use each claim (namespace and name)."""
 
-    container_of: Callable[[int], Container | None]
+    containers: Processes
     pods_by_claim: Callable[[], Awaitable[Mapping[tuple[str, str], Collection[str]]]]
 
 
@@ -117,10 +129,16 @@ class ActivityWatch:
             log.debug("a GPU cannot be measured", gpu=address, why=str(error))
             self.seen.pop(address, None)
             return
+        self.seen[address] = self._attributed(activities)
+
+    def _attributed(self, activities: tuple[Activity, ...]) -> Seen:
+        """A driver tells only what the caller's PID namespace has: elsewhere than in the host's, no processes may be many."""
+        if not self._users.containers.are_seen:
+            return Seen(activities=tuple(replace(one, processes=None) for one in activities))
         pids = {process.pid for one in activities for process in one.processes or ()}
-        found = {pid: self._users.container_of(pid) for pid in pids}
+        found = {pid: self._users.containers.of(pid) for pid in pids}
         containers = {pid: container for pid, container in found.items() if container}
-        self.seen[address] = Seen(activities=activities, containers=containers)
+        return Seen(activities=activities, containers=containers)
 
     async def _look_for_pods(self, *, again: bool) -> None:
         """The kubelet is asked when claims have come or gone, for those whose pods are unknown, and again now and then."""

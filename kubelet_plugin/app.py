@@ -129,7 +129,7 @@ class Process:
             cdi=CdiFolder(settings.cdi_dir),
             api=self._cluster.api,
             claims_in_use=ask_for_pods,
-            users=Users(container_of=Containers(settings.host_root).of, pods_by_claim=ask_for_pods),
+            users=Users(containers=Containers(settings.host_root), pods_by_claim=ask_for_pods),
             telemetry=self._telemetry,
             clock=SystemClock(),
             broken_gpu_effect=settings.broken_gpu_effect,

@@ -38,21 +38,25 @@ class Containers:
     def of(self, pid: int) -> Container | None:
         """The process's container; None where it is in none, is gone, or this process does not see the host's processes.
 
-        Without the host's PID namespace a number that the driver gives means nothing here, or another process.
+        Who may make cgroups below a container's may name them with any bytes.
         """
-        if not self._has_host_pids:
+        if not self.are_seen:
             return None
         try:
-            found = _CGROUP.search((self._proc / str(pid) / "cgroup").read_text())
+            names = (self._proc / str(pid) / "cgroup").read_text(errors="replace")
         except OSError:
             return None
+        found = _CGROUP.search(names)
         if found is None:
             return None
         return Container(pod_uid=found["pod"].replace("_", "-"), id=found["container"])
 
     @cached_property
-    def _has_host_pids(self) -> bool:
-        """A process has one number in each PID namespace from that of its /proc down to its own: one, if they are the same."""
+    def are_seen(self) -> bool:
+        """Whether this process is in the host's PID namespace: elsewhere a number that the driver gives is nobody's, or another's.
+
+        A process has one number in each namespace from that of its /proc down to its own: one, if they are the same.
+        """
         try:
             status = (self._proc / "self/status").read_text()
         except OSError:

@@ -115,6 +115,16 @@ def telemetry_of(recorder: Recorder) -> Telemetry:
     return Telemetry(PluginMetrics(version="0", levels=Levels), recorder, node=NODE)
 
 
+class KnownContainers(dict[int, Container]):
+    """The containers of the host's processes, all of which are seen."""
+
+    are_seen = True
+
+    def of(self, pid: int) -> Container | None:
+        """See Processes."""
+        return self.get(pid)
+
+
 class NodePlugin:
     """Everything between the gRPC service and the hardware, over one folder. Build another one to restart it."""
 
@@ -129,7 +139,7 @@ class NodePlugin:
         self.disk_is_awake = threading.Event()
         self.disk_is_awake.set()
         self.api = api
-        self.containers: dict[int, Container] = {}
+        self.containers = KnownContainers()
         self.pods: dict[tuple[str, str], frozenset[str]] = {}
         self.pod_questions = 0
         self.in_use: set[tuple[str, str]] = set()
@@ -180,7 +190,7 @@ class NodePlugin:
             cdi=self.cdi,
             api=api,
             claims_in_use=in_use,
-            users=Users(container_of=self.containers.get, pods_by_claim=pods),
+            users=Users(containers=self.containers, pods_by_claim=pods),
             telemetry=self.telemetry,
             clock=self.clock,
         )

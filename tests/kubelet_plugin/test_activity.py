@@ -169,6 +169,15 @@ async def test_containers_are_named_where_they_are_known(measured: Measured) -> 
     assert labels == f'{device(WHOLE)},pod_uid="{container.pod_uid}",container_id="{container.id}"'
 
 
+async def test_processes_of_a_namespace_of_its_own_are_not_counted(measured: Measured) -> None:
+    """A driver keeps quiet about processes that the plugin cannot see: none is not what there are."""
+    measured.plugin.containers.are_seen = False
+    measured.load(first=BUSY)
+    await measured.look()
+    assert device(WHOLE) in measured.series("memory_used_bytes")
+    assert measured.series("processes") == {}
+
+
 async def test_idle_gpus_are_measured_seldom(measured: Measured, new_claim: NewClaim) -> None:
     """In one round of six, each in another; a claim or a process brings every round, and its end ends that."""
     claim = new_claim(WHOLE)

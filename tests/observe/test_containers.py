@@ -67,6 +67,14 @@ def test_a_process_of_no_pod_has_no_container(tmp_path: Path, text: str) -> None
     assert host(tmp_path, p42=text).of(42) is None
 
 
+def test_names_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
+    """A container may name its own cgroups as it likes."""
+    containers = host(tmp_path, p42="")
+    path = f"0::/kubepods/pod{UID}/{ID}/".encode()
+    (tmp_path / "proc/42/cgroup").write_bytes(path + b"\xff\xfe\n")
+    assert containers.of(42) == Container(pod_uid=UID, id=ID)
+
+
 def test_a_process_that_is_gone_has_no_container(tmp_path: Path) -> None:
     """The driver's list may be older than /proc."""
     assert host(tmp_path).of(42) is None
@@ -77,6 +85,7 @@ def test_without_the_hosts_pids_nothing_is_said(tmp_path: Path, own: str) -> Non
     """The numbers that the driver gives then belong to nobody, or to somebody else."""
     containers = host(tmp_path, own_pids=own, p42=f"0::/kubepods/pod{UID}/{ID}\n")
     assert containers.of(42) is None
+    assert not containers.are_seen
 
 
 def test_a_host_that_is_not_mounted_says_nothing(tmp_path: Path) -> None:
