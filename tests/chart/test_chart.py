@@ -157,6 +157,12 @@ def test_paths_are_the_same_inside_and_outside() -> None:
     assert outside["data"] == f"/data/kubelet/plugins/{DRIVER_NAME}"
 
 
+def test_the_plugin_sees_who_uses_gpus() -> None:
+    """In a PID namespace of its own it would hear of no process, and could name no container."""
+    spec = find(render(), "DaemonSet")["spec"]["template"]["spec"]
+    assert spec["hostPID"] is True
+
+
 def test_new_settings_mean_new_pods() -> None:
     """The pod template says which settings it was made for."""
     templates = [
