@@ -137,10 +137,7 @@ class NvidiaBackend:
             return self._meter.measure(pci_address)
 
     def close(self) -> None:
-        """Give NVML back, unless a call is under way; what was open in it, of whatever GPU, is void then and opened anew.
-
-        Nothing is closed one by one: another GPU's thread may be reading it.
-        """
+        """Give NVML back, with the event sets and samples of all GPUs; not while it is asked about any."""
         self._nvml.close()
 
     def _mig_uuid(self, handle: Handle, identity: Identity, target: Target) -> str:

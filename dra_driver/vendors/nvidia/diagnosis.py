@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dra_driver.model.device import Placement
 from dra_driver.model.health import Ailment, Cause, Severity
+from dra_driver.vendors.nvidia.nvml import Code
 from dra_driver.vendors.nvidia.nvml_health import ClockEvents, Field, RecoveryAction
 from dra_driver.vendors.nvidia.xids import UNKNOWN_XID, XIDS
 
@@ -19,6 +20,12 @@ _ADVICE = {
     RecoveryAction.BUS_RESET: (Severity.BROKEN, "reset its PCI bus"),
     RecoveryAction.SYSTEM_REBOOT: (Severity.BROKEN, "reboot the whole system"),
 }
+
+LOSSES: Mapping[int, tuple[str, str]] = {
+    Code.GPU_IS_LOST: ("gpu-is-lost", "the driver has lost it; reboot the node"),
+    Code.RESET_REQUIRED: ("gpu-reset", "the driver uses it no more; reset the GPU"),
+}
+"""The codes by which NVML says that a GPU is of no use, in the words of a label and of people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,14 @@ def ailment_of_xid(xid: int, instance: Placement | None) -> Ailment:
         message=f"XID {xid}: {meaning}; {remedy}",
         detail=str(xid),
         instance=instance,
+    )
+
+
+def ailment_of_loss(code: int) -> Ailment:
+    """What a GPU has that NVML refuses to speak of. What NVML keeps in memory, its UUID say, may be told as if nothing were."""
+    detail, message = LOSSES[code]
+    return Ailment(
+        cause=Cause.RECOVERY_DUE, severity=Severity.BROKEN, message=message, detail=detail
     )
 
 

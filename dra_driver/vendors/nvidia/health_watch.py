@@ -13,7 +13,13 @@ from typing import TypeVar
 
 from dra_driver.model.device import Placement
 from dra_driver.model.health import Ailment, Severity
-from dra_driver.vendors.nvidia.diagnosis import Reading, ailment_of_xid, ailments_in
+from dra_driver.vendors.nvidia.diagnosis import (
+    LOSSES,
+    Reading,
+    ailment_of_loss,
+    ailment_of_xid,
+    ailments_in,
+)
 from dra_driver.vendors.nvidia.discovery import explained
 from dra_driver.vendors.nvidia.nvml import Code, Handle, MigMode, NvmlError
 from dra_driver.vendors.nvidia.nvml_health import DiagnosingNvml, Field, XidEvent
@@ -66,7 +72,7 @@ class HealthWatch:
         self._watched: dict[str, _Watched] = {}
 
     def look(self, pci_address: str) -> tuple[Ailment, ...]:
-        """What the GPU suffers from now; NvmlError if it does not answer."""
+        """What the GPU suffers from now, also where the driver has lost it; NvmlError if it does not tell."""
         watched = self._of(pci_address)
         try:
             with explained(f"GPU {pci_address}: asking for its health"):
@@ -78,7 +84,10 @@ class HealthWatch:
                 watched.is_over = True
             elif error.code == Code.UNINITIALIZED:
                 watched.events = None
+            if error.code in LOSSES:
+                return (ailment_of_loss(error.code),)
             raise
+        watched.ecc_errors = reading.fields.get(Field.ECC_UNCORRECTED_VOLATILE, watched.ecc_errors)
         if Field.RECOVERY_ACTION not in reading.fields:
             return (*ailments_in(reading), *self._told_by(gpu, watched, xids))
         if xids:
@@ -120,16 +129,14 @@ class HealthWatch:
     def _read(self, gpu: Handle, watched: _Watched) -> Reading:
         health = self._nvml.health
         fields: Mapping[Field, int] = _offered(lambda: health.field_values(gpu, tuple(Field)), {})
-        before = watched.ecc_errors
-        watched.ecc_errors = fields.get(Field.ECC_UNCORRECTED_VOLATILE, before)
         if watched.looks % LOOKS_PER_STATE == 0:
             watched.links_lost = self._links_lost(gpu, watched)
             watched.clock_events = _offered(lambda: health.clock_events(gpu), 0)
         watched.looks += 1
         return Reading(
             fields=fields,
-            has_new_ecc_errors=before is not None
-            and fields.get(Field.ECC_UNCORRECTED_VOLATILE, 0) > before,
+            has_new_ecc_errors=watched.ecc_errors is not None
+            and fields.get(Field.ECC_UNCORRECTED_VOLATILE, 0) > watched.ecc_errors,
             links_lost=watched.links_lost,
             clock_events=watched.clock_events,
         )

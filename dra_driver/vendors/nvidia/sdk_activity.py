@@ -93,7 +93,7 @@ class PynvmlActivity:
 
     def gpm_sample(self, gpu: Handle, instance: int | None) -> Handle:
         """See NvmlActivity."""
-        sample = self._hold("GpmSampleAlloc")
+        sample = self._session.borrow("GpmSampleAlloc", give_back="GpmSampleFree")
         try:
             if instance is None:
                 self._call("GpmSampleGet", gpu, sample)
@@ -123,9 +123,8 @@ class PynvmlActivity:
         return {metric: one.value for one, metric in answered if one.nvmlReturn == Code.SUCCESS}
 
     def gpm_free(self, sample: Handle) -> None:
-        """See NvmlActivity. A sample of a former initialisation went with it, and asking for it would end the present one."""
-        if self._session.is_good(sample):
-            self._call("GpmSampleFree", sample)
+        """See NvmlActivity."""
+        self._session.give_back(sample)
 
     def _walk(self, gpu: Handle) -> Iterator[MigDevice]:
         for index in range(self._call("DeviceGetMaxMigDeviceCount", gpu)):

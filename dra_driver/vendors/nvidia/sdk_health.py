@@ -15,6 +15,7 @@ _LINK_DOWN = 0
 _XID_EVENT = 0x8
 """`nvmlEventTypeXidCriticalError`."""
 _NO_INSTANCE = 0xFFFFFFFF
+_OUT_OF_REACH = frozenset({Code.GPU_IS_LOST, Code.RESET_REQUIRED})
 _MEMBERS = {1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 """Where a whole number stands in an `nvmlValue_t`, by `nvmlValueType_t`."""
 
@@ -23,11 +24,15 @@ class PynvmlHealth:
     """Implements `NvmlHealth`."""
 
     def __init__(self, session: Session) -> None:
-        self._call, self._hold = session.call, session.hold
+        self._session = session
+        self._call = session.call
 
     def field_values(self, gpu: Handle, fields: Sequence[Field]) -> Mapping[Field, int]:
-        """See NvmlHealth. Each field of the answer has a return code of its own."""
+        """See NvmlHealth. Each field of the answer has a return code of its own, also where the GPU cannot be reached."""
         values = self._call("DeviceGetFieldValues", gpu, [int(field) for field in fields])
+        for value in values:
+            if value.nvmlReturn in _OUT_OF_REACH:
+                raise NvmlError(value.nvmlReturn, "nvmlDeviceGetFieldValues")
         return {
             field: _whole_number(value)
             for field, value in zip(fields, values, strict=True)
@@ -51,7 +56,7 @@ class PynvmlHealth:
         """See NvmlHealth. Whatever the GPU does not support cannot be registered for."""
         if not self._call("DeviceGetSupportedEventTypes", gpu) & _XID_EVENT:
             raise NvmlError(Code.NOT_SUPPORTED, "events about XIDs")
-        events = self._hold("EventSetCreate")
+        events = self._session.borrow("EventSetCreate", give_back="EventSetFree")
         try:
             self._call("DeviceRegisterEvents", gpu, _XID_EVENT, events)
         except NvmlError:
@@ -72,7 +77,7 @@ class PynvmlHealth:
 
     def close_events(self, events: Handle) -> None:
         """See NvmlHealth."""
-        self._call("EventSetFree", events)
+        self._session.give_back(events)
 
 
 def _whole_number(value: Any) -> int:

@@ -40,6 +40,7 @@ class Session:
         self._load = load
         self._lock = threading.Lock()
         self._library: Any = None
+        self._owed: dict[int, tuple[Held, str]] = {}
         self._period = 0
         self._under_way = 0
 
@@ -68,23 +69,42 @@ class Session:
         """As `hold`, for results that are no handles."""
         return self.hold(function, *arguments).value
 
+    def borrow(self, function: str, give_back: str) -> Held:
+        """As `hold`, for what takes the other function to be given back: by `give_back`, or by `end` where that comes first."""
+        with self._calling():  # else NVML could be given back before this is written down
+            held = self.hold(function)
+            with self._lock:
+                self._owed[id(held)] = held, give_back
+        return held
+
+    def give_back(self, borrowed: Held) -> None:
+        """It is not used again; what was given back before is left alone."""
+        with self._lock:
+            owed = self._owed.pop(id(borrowed), None)
+        if owed is not None:
+            self.call(owed[1], borrowed)
+
     def is_good(self, held: Held) -> bool:
-        """Whether it is of the present initialisation; what is not has nothing left to give back."""
+        """Whether it is of the present initialisation."""
         with self._lock:
             return self._library is not None and held.period == self._period
 
     def end(self) -> bool:
-        """Give the library back, unless a call is under way; whether it is given back.
+        """Give the library back, and all that is borrowed of it, unless a call is under way; whether it is given back.
 
-        All handles are void then, and the next call initialises it.
+        All handles are void then, and the next call initialises it. Nobody can be using what is given back here.
         """
         with self._lock:
             if self._under_way:
                 return False
-            if self._library is not None:
-                with suppress(self._library.NVMLError):
-                    self._library.nvmlShutdown()
-                self._library = None
+            library, self._library = self._library, None
+            owed, self._owed = self._owed, {}
+            if library is not None:
+                for held, function in owed.values():
+                    with suppress(library.NVMLError):
+                        getattr(library, f"nvml{function}")(held.value)
+                with suppress(library.NVMLError):
+                    library.nvmlShutdown()
             return True
 
     def _attempt(self, function: str, arguments: tuple[Any, ...]) -> Held:

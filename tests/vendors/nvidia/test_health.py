@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dra_driver.model.device import Placement, SetMode
+from dra_driver.model.device import Placement, SetMode, Target
 from dra_driver.model.errors import VendorError
 from dra_driver.model.health import Ailment, Cause, Severity
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
@@ -19,6 +19,7 @@ from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.xids import APPLICATION_XIDS, XIDS
 from tests.vendors.faults import set_faults
+from tests.vendors.nvidia.conftest import Library
 
 GPU, OTHER = "0000:1b:00.0", "0000:43:00.0"
 OLD_DRIVER: dict[str, Any] = {"fields": {"RECOVERY_ACTION": None}}
@@ -139,8 +140,7 @@ def test_an_xid_that_breaks_the_gpu_stands_until_the_gpu_was_away(bench: Bench) 
     assert bench.found() == [stands, (Cause.DRIVER_ERROR, Severity.DEGRADED, "94")]
     assert bench.found() == [stands]
     bench.breaks(error="GPU_IS_LOST", calls=["gpu_by_address"])
-    with pytest.raises(NvmlError, match=GPU):
-        bench.found()
+    assert bench.found() == [(Cause.RECOVERY_DUE, Severity.BROKEN, "gpu-is-lost")]
     bench.breaks(**OLD_DRIVER)
     assert bench.found() == []
 
@@ -252,6 +252,52 @@ def test_a_gpu_that_does_not_tell_says_so(bench: Bench) -> None:
     bench.breaks(error="UNKNOWN", calls=["field_values"])
     with pytest.raises(VendorError, match=f"GPU {GPU}: asking for its health: NVML says UNKNOWN"):
         bench.backend.health(GPU)
+
+
+@pytest.mark.parametrize(
+    ("error", "detail"), [("GPU_IS_LOST", "gpu-is-lost"), ("RESET_REQUIRED", "gpu-reset")]
+)
+def test_a_gpu_that_only_its_health_says_is_lost_is_broken(
+    bench: Bench, error: str, detail: str
+) -> None:
+    """NVML has UUIDs in its memory, so a GPU that fell off the bus may still tell its own."""
+    assert bench.found() == []
+    bench.breaks(error=error, calls=["field_values"])
+    assert bench.found() == [(Cause.RECOVERY_DUE, Severity.BROKEN, detail)]
+    assert bench.backend.identify(Target(gpu=GPU))
+    bench.breaks()
+    assert bench.found() == []
+
+
+def test_each_field_may_say_that_the_gpu_is_lost(
+    simulate: Callable[..., SimulatedNvml],
+    through_pynvml: Callable[[SimulatedNvml], PynvmlNvml],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The call succeeds then: that no field is offered would be the wrong conclusion."""
+    library = through_pynvml(nvml := simulate())
+    bench = Bench(tmp_path, nvml, library)
+
+    def lose(_: object, __: object, count: Any, values: Any) -> None:
+        for field in values._obj[: count.value]:
+            field.nvmlReturn = Code.GPU_IS_LOST
+
+    monkeypatch.setattr(Library, "c_nvmlDeviceGetFieldValues", lose)
+    assert bench.found() == [(Cause.RECOVERY_DUE, Severity.BROKEN, "gpu-is-lost")]
+
+
+@pytest.mark.parametrize("call", ["active_links", "open_events"])
+def test_a_failure_hides_no_memory_error_that_was_counted_before(bench: Bench, call: str) -> None:
+    """Counters only grow: what a look that failed has read is new to the next one."""
+    bench.found_in_time()
+    counted = {"fields": {"ECC_UNCORRECTED_VOLATILE": 1}}
+    bench.backend._health.let_go(GPU)  # so that events are asked for anew
+    bench.breaks(**counted, error="UNKNOWN", calls=[call])
+    with pytest.raises(NvmlError, match="UNKNOWN"):
+        bench.found()
+    bench.breaks(**counted)
+    assert bench.found() == [(Cause.MEMORY_ERROR, Severity.DEGRADED, "")]
 
 
 def test_a_mode_is_switched_without_our_own_event_set(

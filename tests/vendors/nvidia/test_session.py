@@ -24,11 +24,19 @@ class Library:
     def __init__(self) -> None:
         self.entered, self.let_go = threading.Event(), threading.Event()
         self.code = Code.SUCCESS
-        self.shutdowns = 0
+        self.shutdowns = self.owed = 0
 
     def nvmlShutdown(self) -> None:  # noqa: N802 -- as pynvml calls it
         self.shutdowns += 1
         self.code = Code.SUCCESS
+
+    def nvmlBorrow(self) -> str:  # noqa: N802
+        self.owed += 1
+        return "borrowed"
+
+    def nvmlGiveBack(self, what: str) -> None:  # noqa: N802
+        assert (what, self.shutdowns) == ("borrowed", 0)
+        self.owed -= 1
 
     def nvmlHang(self) -> str:  # noqa: N802
         self.entered.set()
@@ -74,6 +82,38 @@ def test_a_call_that_hangs_delays_no_other() -> None:
             assert not hanging.done()
         finally:
             library.let_go.set()
+
+
+def test_what_is_borrowed_is_given_back_once() -> None:
+    """By whoever borrowed it, or with NVML itself and before it; late is too late then."""
+    library = Library()
+    session = Session(lambda: library)
+    first, second = (session.borrow("Borrow", give_back="GiveBack") for _ in range(2))
+    session.give_back(first)
+    session.give_back(first)
+    assert library.owed == 1
+    assert session.end()
+    assert (library.owed, library.shutdowns) == (0, 1)
+    session.give_back(second)
+    assert library.owed == 0
+
+
+def test_nothing_is_given_back_under_a_call() -> None:
+    """Another GPU's thread may be using what it borrowed at this very moment."""
+    library = Library()
+    session = Session(lambda: library)
+    session.borrow("Borrow", give_back="GiveBack")
+    with ThreadPoolExecutor(1) as other:
+        hanging = other.submit(session.call, "Hang")
+        try:
+            assert library.entered.wait(30)
+            assert not session.end()
+            assert library.owed == 1
+        finally:
+            library.let_go.set()
+        hanging.result()
+    assert session.end()
+    assert library.owed == 0
 
 
 def test_an_error_of_one_gpu_leaves_nvml_alone() -> None:
