@@ -27,7 +27,7 @@ ESCALATE_S = 600.0
 
 HEALTH_TAINTS = MappingProxyType({cause: f"{DRIVER_NAME}/{cause}" for cause in Cause})
 
-_Key: TypeAlias = tuple[Cause, Placement | None, Severity]
+_Key: TypeAlias = tuple[Cause, Placement | None, Severity, str]
 _EFFECTS: Mapping[TaintEffect, int] = {"None": 0, "NoSchedule": 1, "NoExecute": 2}
 
 
@@ -56,10 +56,13 @@ History: TypeAlias = Mapping[_Key, Course]
 
 
 def follow(history: History, found: Iterable[Ailment], now: float) -> History:
-    """The history after a look that found these ailments. Of equal ones the first counts."""
+    """The history after a look that found these ailments. Those that differ in their messages alone are one, the first.
+
+    What differs in its detail has a course of its own: two that take turns would rewrite slices at every look.
+    """
     present: dict[_Key, Ailment] = {}
-    for ailment in found:
-        present.setdefault((ailment.cause, ailment.instance, ailment.severity), ailment)
+    for one in found:
+        present.setdefault((one.cause, one.instance, one.severity, one.detail), one)
     away = {
         key: replace(course, is_present=False)
         for key, course in history.items()
@@ -92,7 +95,20 @@ def conditions(history: History, now: float, *, on_broken: TaintEffect) -> tuple
         for course in history.values()
         if course.is_active(now)
     ]
-    return tuple(sorted(found, key=lambda one: (-_EFFECTS[one.effect], one.since)))
+    return tuple(sorted(found, key=_rank))
+
+
+def _rank(one: Condition) -> tuple[object, ...]:
+    """Total, so that the order says nothing of which are there at this look and which are not over yet."""
+    place = one.ailment.instance
+    return (
+        -_EFFECTS[one.effect],
+        one.since,
+        -one.ailment.severity,
+        one.ailment.cause,
+        (place.start, place.size) if place else (),
+        one.ailment.detail,
+    )
 
 
 def _effect(course: Course, now: float, *, on_broken: TaintEffect) -> TaintEffect:

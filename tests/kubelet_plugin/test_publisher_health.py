@@ -128,6 +128,27 @@ async def test_a_symptom_that_flickers_writes_little(ward: Ward) -> None:
         assert ward.lab.api.count("replace") == writes + 2
 
 
+async def test_errors_that_take_turns_write_little(ward: Ward) -> None:
+    """Each has its Event; the taint names the one that came first, at every look."""
+    one, other = (replace(XID, severity=Severity.DEGRADED, detail=xid) for xid in ("94", "92"))
+    async with ward.lab.running():
+        writes = ward.lab.api.count("replace")
+        for _ in range(10):
+            await ward.look(one)
+            await ward.look(other)
+        assert (await ward.taints())[NAME] == [("driver-error", "94", "None")]
+        assert ward.lab.api.count("replace") == writes + 1
+    assert len(ward.lab.events.said) == 2
+
+
+async def test_errors_that_are_counted_are_told_once(ward: Ward) -> None:
+    """Each look has another count in its message."""
+    async with ward.lab.running():
+        for number in range(10):
+            await ward.look(replace(HOT, cause=Cause.MEMORY_ERROR, message=f"{number} errors"))
+    assert ward.lab.events.said == [("GpuUnhealthy", f"GPU {GPU}: 0 errors")]
+
+
 async def test_a_burst_of_errors_is_two_writes_at_most(ward: Ward) -> None:
     """Sixty-four at once, of all kinds."""
     burst = [

@@ -110,6 +110,17 @@ def test_a_condition_that_comes_back_after_it_was_over_begins_anew() -> None:
     assert (found.since, found.effect) == (2 * ESCALATE_S, "None")
 
 
+def test_the_order_is_the_same_whichever_are_there() -> None:
+    """Of two that came together neither passes the other when one is away for a look: a taint names the first."""
+    first = replace(RESET, cause=Cause.DRIVER_ERROR, detail="48")
+    second = replace(first, detail="95")
+    history = follow({}, [second, first], 0.0)
+    for number, found in enumerate(([first], [second], [first, second]), start=1):
+        history = follow(history, found, number * LOOK_S)
+        now = conditions(history, number * LOOK_S, on_broken="NoSchedule")
+        assert [one.ailment.detail for one in now] == ["48", "95"]
+
+
 def test_the_worst_comes_first_and_hides_nothing() -> None:
     """A harmless error after a fatal one takes nothing from it."""
     fatal = replace(RESET, cause=Cause.DRIVER_ERROR, detail="119")

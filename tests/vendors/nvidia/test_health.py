@@ -291,7 +291,7 @@ def test_each_field_may_say_that_the_gpu_is_lost(
 def test_a_failure_hides_no_memory_error_that_was_counted_before(bench: Bench, call: str) -> None:
     """Counters only grow: what a look that failed has read is new to the next one."""
     bench.found_in_time()
-    counted = {"fields": {"ECC_UNCORRECTED_VOLATILE": 1}}
+    counted: dict[str, Any] = {"fields": {"ECC_UNCORRECTED_VOLATILE": 1}}
     bench.backend._health.let_go(GPU)  # so that events are asked for anew
     bench.breaks(**counted, error="UNKNOWN", calls=[call])
     with pytest.raises(NvmlError, match="UNKNOWN"):
