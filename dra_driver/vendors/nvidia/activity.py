@@ -50,6 +50,10 @@ class ActivityMeter:
         self._gpm.free(pci_address, but={whole.uuid, *(part.uuid for part in parts)})
         return (whole, *parts)
 
+    def leave(self, pci_address: str, instance: int) -> None:
+        """Nothing of ours is left in that GPU instance; the averages of others go on."""
+        self._gpm.free_instance(pci_address, instance)
+
     def close(self, pci_address: str) -> None:
         """Nothing of ours is left on the GPU; the next measurement begins anew."""
         self._gpm.close(pci_address)

@@ -72,16 +72,18 @@ class NvidiaBackend:
     def partition(self, change: PartitionChange) -> str:
         """Change the MIG mode, or create or destroy a GPU instance (`gi-3`) or compute instance (`gi-3/ci-0`).
 
-        What we measure with is closed before: no instance, and no mode, may be kept in use by us.
+        What we measure with is closed before: no instance, and no mode, may be kept in use by us. Other instances' averages go
+        on, or a GPU on which claims come and go would have none.
         """
-        self._meter.close(change.gpu)
         match change:
             case SetMode():
+                self._meter.close(change.gpu)
                 self._health.let_go(change.gpu)
                 return set_mode(self._nvml, change)
             case CreateStage():
                 return create_stage(self._nvml, change)
-            case DestroyStage():
+            case DestroyStage(gpu=gpu, identity=identity):
+                self._meter.leave(gpu, Identity.parse(identity, gpu).instance)
                 return destroy_stage(self._nvml, change)
             case BindPassthrough() | UnbindPassthrough():
                 raise VendorError(f"GPU {change.gpu}: NVML cannot pass GPUs through; sysfs can")

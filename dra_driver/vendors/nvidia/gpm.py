@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -25,12 +26,20 @@ _GONE = frozenset(
 """The GPU or its driver does not answer. Any other code means that this one figure is not to be had here, or not now."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A sample of the GPU, or of its instance of that number."""
+
+    sample: Handle
+    instance: int | None
+
+
 class GpmSampler:
     """Keeps one sample of each device, by its GPU's address and its UUID, until `close`."""
 
     def __init__(self, calls: NvmlActivity) -> None:
         self._calls = calls
-        self._samples: dict[str, dict[str, Handle]] = {}
+        self._samples: dict[str, dict[str, _Kept]] = {}
         self._has_gpm: dict[str, bool] = {}
 
     def since_last(
@@ -48,18 +57,23 @@ class GpmSampler:
         try:
             if earlier is None or later is None:
                 return {}
-            return if_measured(partial(self._calls.gpm_percentages, earlier, later)) or {}
+            return if_measured(partial(self._calls.gpm_percentages, earlier.sample, later)) or {}
         finally:
             if later is not None:
-                kept[uuid] = later
+                kept[uuid] = _Kept(later, instance)
             if earlier is not None:
-                self._give_back(earlier)
+                self._give_back(earlier.sample)
 
     def free(self, pci_address: str, *, but: Iterable[str] = ()) -> None:
         """The GPU's samples are given back, except those of these UUIDs."""
         kept = self._samples.get(pci_address, {})
         for uuid in kept.keys() - set(but):
-            self._give_back(kept.pop(uuid))
+            self._give_back(kept.pop(uuid).sample)
+
+    def free_instance(self, pci_address: str, instance: int) -> None:
+        """Nothing of ours is left in that GPU instance."""
+        kept = self._samples.get(pci_address, {})
+        self.free(pci_address, but=[uuid for uuid, one in kept.items() if one.instance != instance])
 
     def close(self, pci_address: str) -> None:
         """Nothing is known of the GPU any more."""

@@ -16,6 +16,7 @@ from dra_driver.model.device import CreateStage, DestroyStage, Placement, SetMod
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.activity import ActivityMeter
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.discovery import COMPUTE_INSTANCE, GPU_INSTANCE
 from dra_driver.vendors.nvidia.driver_root import DriverRoot
 from dra_driver.vendors.nvidia.nvml import NvmlError
 from dra_driver.vendors.nvidia.nvml_activity import MeasuringNvml
@@ -252,25 +253,51 @@ def test_samples_are_freed(bench: Callable[..., Bench], monkeypatch: pytest.Monk
     assert library.samples == {}
 
 
-def test_a_hardware_change_finds_no_sampler(
+def test_a_change_of_mode_finds_no_sampler(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that we keep on the GPU is freed before its mode or instances change; another GPU's stays."""
+    """All that we keep on the GPU is freed before; another GPU's stays."""
     one = bench(count=2, mode="mig")
     nvml, library = one.library(monkeypatch)
     backend = NvidiaBackend(nvml)
-    stage = CreateStage(gpu=GPU, profile="1g.10gb", placement=Placement(6, 1), stage="gpu-instance")
-    changes: list[Callable[[], str]] = [
-        lambda: backend.partition(stage),
-        lambda: backend.partition(DestroyStage(created=stage, identity="gi-1")),
-        lambda: backend.partition(SetMode(gpu=GPU, mode="whole")),
-    ]
-    backend.activity(OTHER)
-    for change in changes:
-        backend.activity(GPU)
-        assert len(library.samples) == 2
-        change()
-        assert len(library.samples) == 1
+    for gpu in (GPU, OTHER):
+        backend.activity(gpu)
+    assert len(library.samples) == 2
+    backend.partition(SetMode(gpu=GPU, mode="whole"))
+    assert len(library.samples) == 1
+
+
+def test_claims_that_come_and_go_take_no_averages_from_others(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An instance is made beside one that is measured, and destroyed with nothing of ours in it."""
+    one = bench(instances=INSTANCES)
+    nvml, library = one.library(monkeypatch)
+    backend = NvidiaBackend(nvml)
+    backend._meter._clock = lambda: one.now
+    uuid = nvml.mig_uuids(nvml.gpu_by_address(GPU))[1, 0]
+
+    def measured() -> dict[str, float | None]:
+        one.now += 10
+        return {activity.uuid: activity.sm_activity for activity in backend.activity(GPU)}
+
+    measured()
+    made: list[DestroyStage] = []
+    for stage in (GPU_INSTANCE, COMPUTE_INSTANCE):
+        change = CreateStage(
+            gpu=GPU,
+            profile="1g.10gb",
+            placement=Placement(1, 1),
+            stage=stage,
+            parent=made[0].identity if made else None,
+        )
+        made.append(DestroyStage(created=change, identity=backend.partition(change)))
+    assert measured()[uuid] == 0
+    assert len(library.samples) == 4
+    for undo in reversed(made):
+        backend.partition(undo)
+        assert len(library.samples) == 3
+    assert measured()[uuid] == 0
 
 
 def test_samples_of_a_reloaded_driver_are_not_used(
