@@ -116,7 +116,7 @@ class ActivityMeter:
         )
         self._sampled_at_us[pci_address] = now_us
         newest = sorted(found, key=lambda sample: sample.taken_at_us)
-        return {sample.pid: sample.sm / 100 for sample in newest}
+        return {sample.pid: _ratio(sample.sm) for sample in newest}
 
 
 def _with_counters(
@@ -124,7 +124,7 @@ def _with_counters(
 ) -> Activity:
     def ratio(metric: GpmMetric) -> float | None:
         percentage = gpm.get(metric, nan)
-        return percentage / 100 if isfinite(percentage) else None
+        return _ratio(percentage) if isfinite(percentage) else None
 
     return replace(
         bare,
@@ -136,6 +136,11 @@ def _with_counters(
         memory_used_bytes=None if memory is None else memory.used,
         memory_total_bytes=None if memory is None else memory.total,
     )
+
+
+def _ratio(percentage: float) -> float:
+    """What is counted over slightly different times may come out above 100."""
+    return min(max(percentage / 100, 0.0), 1.0)
 
 
 def _processes(

@@ -100,7 +100,7 @@ class NvmlActivity(Protocol):
         """The bits of ClockReason and others."""
 
     def processes(self, gpu: Handle) -> tuple[RunningProcess, ...]:
-        """Those that compute and those that draw, each once, on the GPU and all of its MIG devices."""
+        """Those that compute, by MPS or without, and those that draw, each once, on the GPU and all of its MIG devices."""
 
     def process_samples(self, gpu: Handle, since_us: int) -> tuple[ProcessSample, ...]:
         """What was sampled after that time; NOT_SUPPORTED in MIG mode."""

@@ -20,6 +20,7 @@ from dra_driver.vendors.nvidia.session import Held, Session
 _CHIP = 0
 """`NVML_TEMPERATURE_GPU`."""
 _NO_INSTANCE = 0xFFFFFFFF
+_NO_LIST = frozenset({Code.NOT_SUPPORTED, Code.FUNCTION_NOT_FOUND})
 _NO_SAMPLES = frozenset({Code.SUCCESS, Code.NOT_FOUND})
 """The binding raises SUCCESS where the driver has counted no samples."""
 
@@ -59,10 +60,11 @@ class PynvmlActivity:
         return int(self._call("DeviceGetCurrentClocksEventReasons", gpu))
 
     def processes(self, gpu: Handle) -> tuple[RunningProcess, ...]:
-        """See NvmlActivity."""
+        """See NvmlActivity. Clients of MPS, and those that draw, are in lists of their own, which not every GPU and driver has."""
         found = [
+            *self._also("DeviceGetGraphicsRunningProcesses", gpu),
+            *self._also("DeviceGetMPSComputeRunningProcesses", gpu),
             *self._call("DeviceGetComputeRunningProcesses", gpu),
-            *self._call("DeviceGetGraphicsRunningProcesses", gpu),
         ]
         by_place = {(one.pid, one.gpuInstanceId, one.computeInstanceId): one for one in found}
         return tuple(
@@ -125,6 +127,14 @@ class PynvmlActivity:
     def gpm_free(self, sample: Handle) -> None:
         """See NvmlActivity."""
         self._session.give_back(sample)
+
+    def _also(self, function: str, gpu: Handle) -> list[Any]:
+        try:
+            return list(self._call(function, gpu))
+        except NvmlError as error:
+            if error.code not in _NO_LIST:
+                raise
+            return []
 
     def _walk(self, gpu: Handle) -> Iterator[MigDevice]:
         for index in range(self._call("DeviceGetMaxMigDeviceCount", gpu)):

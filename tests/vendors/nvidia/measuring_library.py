@@ -16,12 +16,17 @@ _INSUFFICIENT_SIZE = 7
 
 
 class MeasuringLibrary(Library):
-    """As Library, and measures. `samples`: those that are allocated now, by their pointer; None until they are taken."""
+    """As Library, and measures. `samples`: those that are allocated now, by their pointer; None until they are taken.
+
+    `draws`: it lists processes that do; `mps_clients` are those of MPS.
+    """
 
     def __init__(self, nvml: SimulatedNvml) -> None:
         super().__init__(nvml)
         self._activity = nvml.activity
         self.samples: dict[int, Any] = {}
+        self.draws = True
+        self.mps_clients: tuple[RunningProcess, ...] = ()
 
     def c_nvmlDeviceGetUtilizationRates(self, gpu: Any, rates: Any) -> None:
         found = self._activity.utilization(self._of(gpu))
@@ -46,7 +51,15 @@ class MeasuringLibrary(Library):
 
     def c_nvmlDeviceGetGraphicsRunningProcesses_v3(self, gpu: Any, count: Any, buffer: Any) -> None:
         """Whoever computes may draw too, and is listed twice then."""
+        if not self.draws:
+            raise NvmlError(Code.NOT_SUPPORTED, "graphics")
         self._list(self._activity.processes(self._of(gpu))[:1], count, buffer)
+
+    def c_nvmlDeviceGetMPSComputeRunningProcesses_v3(
+        self, gpu: Any, count: Any, buffer: Any
+    ) -> None:
+        self._of(gpu)
+        self._list(self.mps_clients, count, buffer)
 
     def c_nvmlDeviceGetProcessUtilization(
         self, gpu: Any, buffer: Any, count: Any, since: Any

@@ -19,7 +19,7 @@ from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.discovery import COMPUTE_INSTANCE, GPU_INSTANCE
 from dra_driver.vendors.nvidia.driver_root import DriverRoot
 from dra_driver.vendors.nvidia.nvml import NvmlError
-from dra_driver.vendors.nvidia.nvml_activity import MeasuringNvml
+from dra_driver.vendors.nvidia.nvml_activity import GpmMetric, MeasuringNvml, RunningProcess
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.simulated_faults import ACTIVITY_CALLS
@@ -184,6 +184,31 @@ def test_pynvml_measures_the_same(
     (expected,) = one.measured(plain)
     assert bound.measure(GPU) == (expected,)
     assert None not in {getattr(expected, field.name) for field in fields(expected)}
+
+
+def test_ratios_are_ratios(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counters that are read a little apart may say more than all."""
+    one = bench()
+    above = {GpmMetric.SM_UTIL: 100.4, GpmMetric.SM_OCCUPANCY: -0.1}
+    monkeypatch.setattr(one.nvml.activity, "gpm_percentages", lambda *_: above)
+    (found,) = one.measured(one.meter())
+    assert (found.sm_activity, found.sm_occupancy, found.dram_activity) == (1, 0, None)
+
+
+def test_every_kind_of_process_is_listed_where_the_gpu_lists_it(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MPS names its clients apart from its server; a GPU that cannot draw, or is cut, may refuse that list alone."""
+    one = bench()
+    one.load(gpu={"processes": [{"pid": 7, "memory_mib": 1}]})
+    nvml, library = one.library(monkeypatch)
+    library.draws = False
+    library.mps_clients = (
+        RunningProcess(pid=8, memory_bytes=2 << 20),
+        RunningProcess(pid=7, memory_bytes=0),
+    )
+    (found,) = one.meter(nvml).measure(GPU)
+    assert {(p.pid, p.memory_bytes) for p in found.processes or ()} == {(7, 1 << 20), (8, 2 << 20)}
 
 
 @pytest.mark.parametrize("call", sorted(ACTIVITY_CALLS - {"mig_devices", "gpm_free"}))
