@@ -55,7 +55,7 @@ class Users:
 class ActivityWatch:
     """`seen` has what was last measured, by PCI address; a GPU that cannot be measured is not in it: no data is no idleness.
 
-    `pods` has the pods of claims, as far as the kubelet has said.
+    `pods` has the names of the pods of claims by the claims' UIDs, as far as the kubelet has said.
     """
 
     def __init__(self, state: NodeState, calls: GpuCalls, locks: NodeLocks, users: Users) -> None:
@@ -64,9 +64,10 @@ class ActivityWatch:
         self._locks = locks
         self._users = users
         self._rounds = 0
-        self._asked_for: frozenset[tuple[str, str]] = frozenset()
+        self._asked_for: frozenset[str] = frozenset()
+        self._rounds_since_asked_for = 0
         self.seen: dict[str, Seen] = {}
-        self.pods: Mapping[tuple[str, str], Collection[str]] = {}
+        self.pods: Mapping[str, Collection[str]] = {}
 
     async def run(self, interval_s: float, clock: Clock, leads: Callable[[], bool]) -> None:
         """Measure at that interval while this process leads: a GPU that another one may change is not held by two."""
@@ -92,7 +93,7 @@ class ActivityWatch:
                 measured.append(asyncio.create_task(self._measure(pool, address)))
                 await asyncio.wait(measured[-1:], timeout=_TURN_S)
         await asyncio.gather(*measured)
-        await self._look_for_pods(again=self._rounds % IDLE_ROUNDS == 0)
+        await self._look_for_pods()
         self._rounds += 1
 
     def _held(self) -> set[str]:
@@ -140,19 +141,27 @@ class ActivityWatch:
         containers = {pid: container for pid, container in found.items() if container}
         return Seen(activities=activities, containers=containers)
 
-    async def _look_for_pods(self, *, again: bool) -> None:
-        """The kubelet is asked when claims have come or gone, for those whose pods are unknown, and again now and then."""
-        held = frozenset(
-            (one.claim.namespace, one.claim.name) for one in self._state.records.values()
-        )
-        if not held:
-            self.pods, self._asked_for = {}, held
-            return
-        if not again and held == self._asked_for and held <= self.pods.keys():
-            return
+    async def _look_for_pods(self) -> None:
+        """The kubelet is asked when claims have come or gone, for a while also for those whose pods are unknown, and again now and then."""
+        names = {
+            uid: (record.claim.namespace, record.claim.name)
+            for uid, record in self._state.records.items()
+        }
+        if names.keys() != self._asked_for:
+            self._asked_for, self._rounds_since_asked_for = frozenset(names), 0
+        is_new = self._rounds_since_asked_for < IDLE_ROUNDS and not names.keys() <= self.pods.keys()
+        is_due = self._rounds_since_asked_for % IDLE_ROUNDS == 0
+        self._rounds_since_asked_for += 1
+        if not names:
+            self.pods = {}
+        elif is_new or is_due:
+            self.pods = await self._pods_of(names)
+
+    async def _pods_of(self, names: Mapping[str, tuple[str, str]]) -> Mapping[str, Collection[str]]:
+        """By UID: the kubelet knows claims by name alone, and the next claim of a name is used by others."""
         try:
-            self.pods = await self._users.pods_by_claim()
+            pods = await self._users.pods_by_claim()
         except DraError as error:
             log.debug("the kubelet does not say which pods use claims", why=str(error))
-            self.pods = {}
-        self._asked_for = held
+            return {}
+        return {uid: pods[name] for uid, name in names.items() if name in pods}

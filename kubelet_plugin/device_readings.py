@@ -59,7 +59,7 @@ def _readings(state: NodeState, watch: ActivityWatch) -> Iterator[DeviceReading]
 
 
 def _of_records(
-    records: Collection[ClaimRecord], pods: Mapping[tuple[str, str], Collection[str]]
+    records: Collection[ClaimRecord], pods: Mapping[str, Collection[str]]
 ) -> tuple[dict[str, tuple[str, str]], dict[str, list[tuple[str, str, str]]]]:
     """By UUID the names and profiles of the partitions that claims hold, and the users of all devices; monitors use nothing."""
     partitions: dict[str, tuple[str, str]] = {}
@@ -71,7 +71,7 @@ def _of_records(
             if grant.monitor or not device.hardware:
                 continue
             uuid = device.hardware[-1]
-            users[uuid] += [(*claim, pod) for pod in sorted(pods.get(claim, ())) or [""]]
+            users[uuid] += [(*claim, pod) for pod in sorted(pods.get(record.claim.uid, ())) or [""]]
             if grant.profile is not None:
                 partitions[uuid] = (grant.device, grant.profile)
     return partitions, users

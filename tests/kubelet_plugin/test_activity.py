@@ -207,6 +207,36 @@ async def test_pods_are_asked_for_when_claims_change(
     assert measured.plugin.pod_questions == 4
 
 
+async def test_claims_that_no_pod_uses_are_not_asked_for_for_ever(
+    measured: Measured, new_claim: NewClaim
+) -> None:
+    """A pod that has ended, say, keeps its claim: after some rounds that is one question in six."""
+    await measured.plugin.prepare(new_claim(WHOLE))
+    await measured.look(IDLE_ROUNDS)
+    assert measured.plugin.pod_questions == IDLE_ROUNDS
+    await measured.look(2 * IDLE_ROUNDS)
+    assert measured.plugin.pod_questions == IDLE_ROUNDS + 2
+
+
+async def test_a_claim_of_the_same_name_has_pods_of_its_own(
+    measured: Measured, new_claim: NewClaim
+) -> None:
+    """Those of the former one are not told for it, not even until the next round."""
+    claim, anew = new_claim(WHOLE), new_claim(WHOLE)
+    await measured.plugin.prepare(claim)
+    measured.plugin.pods = {("default", "claim-1"): frozenset({"former"})}
+    await measured.look()
+    await measured.plugin.unprepare(claim)
+    anew["metadata"]["name"] = "claim-1"
+    measured.plugin.api.claims["claim-1"] = anew
+    await measured.plugin.prepare(anew)
+    measured.plugin.pods = {("default", "claim-1"): frozenset({"present"})}
+    users = f'{device(WHOLE)},namespace="default",claim="claim-1"'
+    assert set(measured.series("claim_info")) == {f'{users},pod=""'}
+    await measured.look()
+    assert set(measured.series("claim_info")) == {f'{users},pod="present"'}
+
+
 @pytest.mark.parametrize("fault", [{"hang_s": 60}, {"error": "GPU_IS_LOST"}])
 async def test_a_sick_gpu_has_no_series_and_hides_no_other(
     measured: Measured, fault: dict[str, Any]
