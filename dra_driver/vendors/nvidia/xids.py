@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 from dra_driver.model.health import Severity
 
-APPLICATION_XIDS = frozenset({8, 13, 31, 32, 43, 45, 68, 69, 109})
-"""Exceptions and faults that a program causes, and what ends it or follows from its end."""
+APPLICATION_XIDS = frozenset({8, 13, 31, 32, 43, 45, 68, 69, 109, 137})
+"""Exceptions and faults that a program causes, in its peer's memory too, and what ends it or follows from its end."""
 
 _RESET, _REBOOT, _WATCH = "reset the GPU", "reboot the node", "watch it"
 
@@ -23,7 +23,6 @@ _BROKEN = {
     62: ("internal micro-controller halt", _RESET),
     64: ("bad memory could not be taken out of use", "replace the GPU if a reset does not help"),
     74: ("NVLink error", _RESET),
-    78: ("the GPU could not be started", _RESET),
     79: ("the GPU has fallen off the bus", _REBOOT),
     95: ("memory error that could not be contained", _RESET),
     110: ("security fault", _RESET),
@@ -37,15 +36,17 @@ _BROKEN = {
     149: ("NVLink error in the network layer", _RESET),
     151: ("key rotation of the GPU failed", _RESET),
     155: ("an NVLink has gone down", _RESET),
-    157: ("bad memory could not be taken out of use", "replace the GPU if a reset does not help"),
+    157: ("a bad part could not be taken out of use", "replace the GPU if a reset does not help"),
     158: ("the GPU timed out for good", _RESET),
+    161: ("a bad memory channel is still in use", "replace the GPU if a reset does not help"),
 }
 _DEGRADED = {
     63: ("bad memory is taken out of use", "reset the GPU when it is idle"),
+    78: ("a virtual GPU on it could not be started", _WATCH),
     92: ("many memory errors that ECC corrected", _WATCH),
     94: ("memory error that was contained", "its program must be restarted"),
     154: ("the driver asks for another recovery action", _WATCH),
-    156: ("bad memory is taken out of use", "reset the GPU when it is idle"),
+    156: ("a bad part is taken out of use", "reset the GPU when it is idle"),
     160: ("a memory channel is taken out of use", "reset the GPU when it is idle"),
 }
 XIDS = MappingProxyType(
