@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from dra_driver.model.device import Placement
 from dra_driver.model.health import Ailment, Cause, Severity
 from dra_driver.vendors.nvidia.nvml import Code
-from dra_driver.vendors.nvidia.nvml_health import ClockEvents, Field, RecoveryAction
+from dra_driver.vendors.nvidia.nvml_activity import ClockReason
+from dra_driver.vendors.nvidia.nvml_health import Field, RecoveryAction
 from dra_driver.vendors.nvidia.xids import UNKNOWN_XID, XIDS
 
 _ADVICE = {
@@ -39,7 +40,7 @@ class Reading:
     xid: int | None = None
     has_new_ecc_errors: bool = False
     links_lost: int = 0
-    clock_events: int = 0
+    clock_reasons: int = 0
 
 
 def ailments_in(reading: Reading) -> Iterator[Ailment]:
@@ -52,12 +53,12 @@ def ailments_in(reading: Reading) -> Iterator[Ailment]:
             severity=Severity.DEGRADED,
             message=f"{reading.links_lost} NVLinks that were up are down; reset the GPU",
         )
-    if reading.clock_events & ClockEvents.HW_THERMAL_SLOWDOWN:
+    if reading.clock_reasons & ClockReason.HW_THERMAL_SLOWDOWN:
         yield Ailment(
             cause=Cause.THERMAL,
             severity=Severity.DEGRADED,
             message="it is too hot and slows itself down; look after its cooling",
-        )
+        )  # the software's slowdown at its target is everyday life
 
 
 def ailment_of_xid(xid: int, instance: Placement | None) -> Ailment:

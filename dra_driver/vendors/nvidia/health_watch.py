@@ -60,7 +60,7 @@ class _Watched:
     ecc_errors: int | None = None
     links: int = 0
     links_lost: int = 0
-    clock_events: int = 0
+    clock_reasons: int = 0
     looks: int = 0
 
 
@@ -131,14 +131,14 @@ class HealthWatch:
         fields: Mapping[Field, int] = _offered(lambda: health.field_values(gpu, tuple(Field)), {})
         if watched.looks % LOOKS_PER_STATE == 0:
             watched.links_lost = self._links_lost(gpu, watched)
-            watched.clock_events = _offered(lambda: health.clock_events(gpu), 0)
+            watched.clock_reasons = _offered(lambda: self._nvml.activity.clock_reasons(gpu), 0)
         watched.looks += 1
         return Reading(
             fields=fields,
             has_new_ecc_errors=watched.ecc_errors is not None
             and fields.get(Field.ECC_UNCORRECTED_VOLATILE, 0) > watched.ecc_errors,
             links_lost=watched.links_lost,
-            clock_events=watched.clock_events,
+            clock_reasons=watched.clock_reasons,
         )
 
     def _links_lost(self, gpu: Handle, watched: _Watched) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Protocol
 
-from dra_driver.vendors.nvidia.nvml import Handle, Nvml
+from dra_driver.vendors.nvidia.nvml import Handle
+from dra_driver.vendors.nvidia.nvml_activity import MeasuringNvml
 
 
 class Field(IntEnum):
@@ -34,13 +35,6 @@ class RecoveryAction(IntEnum):
     SYSTEM_REBOOT = 7
 
 
-class ClockEvents(IntFlag):
-    """The bits of `nvmlClocksEventReason*` that mean heat; the software's own slowdown at its target is everyday life."""
-
-    NONE = 0
-    HW_THERMAL_SLOWDOWN = 0x40
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XidEvent:
     """An XID that the driver reported; `instance` is the id of the GPU instance, where it is one's alone."""
@@ -58,9 +52,6 @@ class NvmlHealth(Protocol):
     def active_links(self, gpu: Handle) -> int:
         """How many NVLinks are up; NOT_SUPPORTED where the GPU has none, or does not say."""
 
-    def clock_events(self, gpu: Handle) -> int:
-        """Why the clocks are as they are, see ClockEvents."""
-
     def open_events(self, gpu: Handle) -> Handle:
         """An event set to which the GPU's XIDs come from now on; NOT_SUPPORTED where it reports none."""
 
@@ -71,8 +62,8 @@ class NvmlHealth(Protocol):
         """Give the set back."""
 
 
-class DiagnosingNvml(Nvml, Protocol):
-    """The library with its part about health."""
+class DiagnosingNvml(MeasuringNvml, Protocol):
+    """The library with its part about health; what slows a GPU down, heat too, its measuring calls say."""
 
     @property
     def health(self) -> NvmlHealth:

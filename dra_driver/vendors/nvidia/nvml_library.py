@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from dra_driver.vendors.nvidia.nvml_activity import MeasuringNvml
 from dra_driver.vendors.nvidia.nvml_health import DiagnosingNvml
 from dra_driver.vendors.nvidia.users import SwitchingNvml
 
 
-class NvmlLibrary(SwitchingNvml, DiagnosingNvml, MeasuringNvml, Protocol):
+class NvmlLibrary(SwitchingNvml, DiagnosingNvml, Protocol):
     """What `NvidiaBackend` stands on; handles are good for all parts."""

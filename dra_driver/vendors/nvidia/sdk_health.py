@@ -48,10 +48,6 @@ class PynvmlHealth:
             raise NvmlError(Code.NOT_SUPPORTED, "states of NVLinks")
         return sum(state != _LINK_DOWN for state in states)
 
-    def clock_events(self, gpu: Handle) -> int:
-        """See NvmlHealth."""
-        return int(self._call("DeviceGetCurrentClocksEventReasons", gpu))
-
     def open_events(self, gpu: Handle) -> Handle:
         """See NvmlHealth. Whatever the GPU does not support cannot be registered for."""
         if not self._call("DeviceGetSupportedEventTypes", gpu) & _XID_EVENT:

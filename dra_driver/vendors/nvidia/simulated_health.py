@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dra_driver.vendors.fault_file import FaultFile
 from dra_driver.vendors.nvidia.nvml import Code, NvmlError
-from dra_driver.vendors.nvidia.nvml_health import ClockEvents, Field, XidEvent
+from dra_driver.vendors.nvidia.nvml_health import Field, XidEvent
 from dra_driver.vendors.nvidia.simulated_faults import meets_faults
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu
 
@@ -44,11 +44,6 @@ class SimulatedHealth:
         if not gpu.board.nvlinks:
             raise NvmlError(Code.NOT_SUPPORTED, "simulated NVML: NVLinks")
         return max(0, gpu.board.nvlinks - self.faults.of(gpu.pci_address).links_down)
-
-    def clock_events(self, gpu: SimulatedGpu) -> int:
-        """See NvmlHealth."""
-        is_hot = self.faults.of(gpu.pci_address).hot
-        return ClockEvents.HW_THERMAL_SLOWDOWN if is_hot else ClockEvents.NONE
 
     def open_events(self, gpu: SimulatedGpu) -> _Events:
         """See NvmlHealth."""

@@ -158,7 +158,7 @@ class Library:
             field.valueType, field.value.ullVal = 3, known.get(field.fieldId, 0)
 
     def c_nvmlDeviceGetCurrentClocksEventReasons(self, gpu: Any, reasons: Any) -> None:
-        reasons._obj.value = self._nvml.health.clock_events(self._of(gpu))
+        reasons._obj.value = self._nvml.activity.clock_reasons(self._of(gpu))
 
     def c_nvmlDeviceGetSupportedEventTypes(self, gpu: Any, types: Any) -> None:
         types._obj.value = pynvml.nvmlEventTypeXidCriticalError

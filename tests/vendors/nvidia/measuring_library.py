@@ -43,9 +43,6 @@ class MeasuringLibrary(Library):
         assert sensor.value == 0
         celsius._obj.value = self._activity.temperature_celsius(self._of(gpu))
 
-    def c_nvmlDeviceGetCurrentClocksEventReasons(self, gpu: Any, bits: Any) -> None:
-        bits._obj.value = self._activity.clock_reasons(self._of(gpu))
-
     def c_nvmlDeviceGetComputeRunningProcesses_v3(self, gpu: Any, count: Any, buffer: Any) -> None:
         self._list(self._activity.processes(self._of(gpu)), count, buffer)
 

@@ -186,6 +186,15 @@ def test_pynvml_measures_the_same(
     assert None not in {getattr(expected, field.name) for field in fields(expected)}
 
 
+def test_heat_is_one_truth(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    """What taints the GPU is what its figures say of it."""
+    one = bench()
+    set_faults(tmp_path / "gpus", {GPU: {"hot": True}})
+    (found,) = one.meter().measure(GPU)
+    assert found.throttled == frozenset({"thermal"})
+    assert [str(ailment.cause) for ailment in NvidiaBackend(one.nvml).health(GPU)] == ["thermal"]
+
+
 def test_ratios_are_ratios(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     """Counters that are read a little apart may say more than all."""
     one = bench()

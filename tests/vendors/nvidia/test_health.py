@@ -234,7 +234,7 @@ def test_a_failure_hides_no_xid_that_was_taken_before(
     assert stands in bench.found()
 
 
-@pytest.mark.parametrize("call", ["field_values", "active_links", "clock_events", "open_events"])
+@pytest.mark.parametrize("call", ["field_values", "active_links", "clock_reasons", "open_events"])
 def test_what_is_not_offered_is_no_news(
     simulate: Callable[..., SimulatedNvml], tmp_path: Path, call: str
 ) -> None:
@@ -242,7 +242,7 @@ def test_what_is_not_offered_is_no_news(
     bench = Bench(tmp_path, nvml := simulate(), nvml)
     fault: dict[str, Any] = {"fields": {"REMAPPED_PENDING": 1}, "hot": True}
     bench.breaks(**fault, error="NOT_SUPPORTED", calls=[call])
-    lost = {"field_values": Cause.MEMORY_REPAIR, "clock_events": Cause.THERMAL}.get(call)
+    lost = {"field_values": Cause.MEMORY_REPAIR, "clock_reasons": Cause.THERMAL}.get(call)
     expected = {Cause.MEMORY_REPAIR, Cause.THERMAL} - {lost}
     assert {cause for cause, _, _ in bench.found()} == expected
 
