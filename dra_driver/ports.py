@@ -50,8 +50,8 @@ class Backend(Protocol):
     def shared(self) -> SharedEdits | None:
         """What it needs beside that, whatever the target; None where that is nothing, VendorError while it is not known yet."""
 
-    def health(self, pci_address: str) -> tuple[Ailment, ...]:
-        """What the GPU, or an instance on it, suffers from now; a few calls. What its driver does not tell is no ailment."""
+    def health(self, pci_address: str) -> tuple[Ailment, ...] | None:
+        """What the GPU, or an instance on it, suffers from now; a few calls. What its driver does not tell is no ailment; None: it tells nothing."""
 
     def activity(self, pci_address: str) -> tuple[Activity, ...]:
         """What the GPU and the partitions on it do, the GPU first; some figures are averages since the last call."""

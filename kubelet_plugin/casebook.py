@@ -35,8 +35,8 @@ class Casebook:
 
     def forget(self, address: str) -> None:
         """The GPU is gone: what comes back was reset, or is another one."""
-        if self._histories.pop(address, None):
-            self._tell(address, ())
+        self._histories.pop(address, None)
+        self._state.observe_conditions(address, None)
 
     def _tell(self, address: str, current: tuple[Condition, ...]) -> None:
         before = {one.ailment for one in self._state.conditions.get(address, ())}

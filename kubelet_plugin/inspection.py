@@ -41,7 +41,7 @@ def look_at_health(settings: PluginSettings) -> Mapping[str, tuple[Ailment, ...]
             try:
                 for address in backend.addresses():
                     with suppress(VendorError):
-                        found[address] = backend.health(address)
+                        found[address] = backend.health(address) or ()
             finally:
                 backend.close()
     return found

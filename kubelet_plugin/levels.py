@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from dra_driver.model.health import Cause
+from dra_driver.model.names import gpu_name
 from kubelet_plugin import health_service
 from kubelet_plugin.health_service import HealthBoard
 from kubelet_plugin.metric_families import Health
@@ -36,10 +37,12 @@ def levels(
 
 
 def _gpu_conditions(state: NodeState) -> Mapping[tuple[str, Cause], int]:
-    addresses = (gpu for inventory in state.inventories.values() for gpu in inventory.addresses)
-    worst = {(gpu, cause): 0 for gpu in addresses for cause in Cause}
-    for gpu, conditions in state.conditions.items():
-        for one in conditions:
-            key = gpu, one.ailment.cause
-            worst[key] = max(worst.get(key, 0), 1 if one.is_usable else 2)
+    """By the names that the devices' figures have; of a GPU that does not answer, or never told, nothing is said."""
+    answering = (gpu for inventory in state.inventories.values() for gpu in inventory.gpus)
+    told = [gpu.pci_address for gpu in answering if gpu.pci_address in state.conditions]
+    worst = {(gpu_name(address), cause): 0 for address in told for cause in Cause}
+    for address in told:
+        for one in state.conditions[address]:
+            key = gpu_name(address), one.ailment.cause
+            worst[key] = max(worst[key], 1 if one.is_usable else 2)
     return worst

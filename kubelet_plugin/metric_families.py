@@ -78,7 +78,7 @@ DEVICE_HEALTH = Family(
 GPU_CONDITION = Family(
     name="dra_gpu_condition",
     kind="gauge",
-    meaning="What is wrong with GPUs that answer. 0: nothing; 1: marked, still given out; 2: no new claim gets what is concerned.",
+    meaning="What is wrong with GPUs that answer and tell it. 0: nothing; 1: marked, still given out; 2: no new claim gets what is concerned.",
     labels={"gpu": (), "cause": tuple(Cause)},
 )
 SLICE_WRITES = Family(

@@ -27,7 +27,7 @@ from kubelet_plugin.metric_families import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levels:
-    """What the node holds and offers now; devices by pool name, conditions by PCI address."""
+    """What the node holds and offers now; devices by pool name, conditions by the GPU's."""
 
     held_claims: Mapping[ClaimState, int] = field(default_factory=dict)
     prepared_devices: Mapping[str, int] = field(default_factory=dict)

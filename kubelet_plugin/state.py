@@ -55,14 +55,14 @@ class NodeState:
 
     @property
     def conditions(self) -> Mapping[str, tuple[Condition, ...]]:
-        """What is wrong with GPUs that answer, by PCI address; those that are well are not named."""
+        """What is wrong with GPUs, by PCI address: nothing with those that are well; those that never told are not named."""
         return MappingProxyType(self._conditions)
 
     def afflicted(self, pool: str) -> Mapping[str, tuple[Condition, ...]]:
         """Those conditions by the names of the pool's devices that have them."""
         inventory = self._inventories.get(pool)
         found: dict[str, tuple[Condition, ...]] = {}
-        for gpu in inventory.gpus if inventory and self._conditions else ():
+        for gpu in inventory.gpus if inventory else ():
             found |= afflicted(gpu, self._conditions.get(gpu.pci_address, ()))
         return found
 
@@ -93,15 +93,13 @@ class NodeState:
             self._signal()
             self._notify()
 
-    def observe_conditions(self, address: str, found: tuple[Condition, ...]) -> None:
-        """Take over what is wrong with one GPU now."""
-        if self._conditions.get(address, ()) == found:
-            return
-        if found:
+    def observe_conditions(self, address: str, found: tuple[Condition, ...] | None) -> None:
+        """Take over what is wrong with one GPU now; None where that is not known any more."""
+        former = self._conditions.pop(address, ())
+        if found is not None:
             self._conditions[address] = found
-        else:
-            del self._conditions[address]
-        self._notify()
+        if former != (found or ()):
+            self._notify()
 
     def observe_gpu(self, pool: str, found: Gpu | Fault) -> None:
         """Take over what was seen of one GPU."""

@@ -15,6 +15,7 @@ from dra_driver.model.device import Gpu, Placement
 from dra_driver.model.health import Ailment, Cause, Condition, Severity
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.model.slices import Device, Taint, TaintEffect
+from dra_driver.rules.devices import MONITOR_TAINT
 from dra_driver.rules.forms import all_forms, covered
 from dra_driver.rules.pool_layout import DesiredPool
 
@@ -136,18 +137,26 @@ def afflicted(gpu: Gpu, found: Sequence[Condition]) -> dict[str, tuple[Condition
 
 
 def with_health_taints(pool: DesiredPool, found: Mapping[str, Sequence[Condition]]) -> DesiredPool:
-    """The pool whose devices bear the taints of their conditions: one for each cause, with the worst effect of that cause."""
+    """The pool whose devices bear the taints of their conditions: one for each cause, with the worst effect of that cause. Monitors are not evicted."""
     if not found:
         return pool
 
     def marked(device: Device) -> Device:
-        return replace(device, taints=(*device.taints, *_taints(found.get(device.name, ()))))
+        taints = tuple(_taints(found.get(device.name, ())))
+        if MONITOR_TAINT in device.taints:
+            taints = tuple(map(_without_eviction, taints))
+        return replace(device, taints=(*device.taints, *taints))
 
     slices = tuple(
         replace(item, devices=tuple(marked(device) for device in item.devices))
         for item in pool.slices
     )
     return replace(pool, slices=slices)
+
+
+def _without_eviction(taint: Taint) -> Taint:
+    """Whoever watches a GPU is needed most when it breaks."""
+    return replace(taint, effect="NoSchedule") if taint.effect == "NoExecute" else taint
 
 
 def without_unusable(pool: DesiredPool, found: Mapping[str, Sequence[Condition]]) -> DesiredPool:

@@ -53,7 +53,7 @@ class NullDevices:
         """As the inner backend."""
         return self._inner.shared()
 
-    def health(self, pci_address: str) -> tuple[Ailment, ...]:
+    def health(self, pci_address: str) -> tuple[Ailment, ...] | None:
         """As the inner backend."""
         return self._inner.health(pci_address)
 

@@ -58,7 +58,6 @@ class PassthroughBackend:
         self._holders = holders
         self._offered = offered
         self._told: dict[str, str] = {}
-        self._ailments: dict[str, tuple[Ailment, ...]] = {}
 
     def addresses(self) -> tuple[str, ...]:
         """The driver's GPUs, and those that are away."""
@@ -106,11 +105,9 @@ class PassthroughBackend:
         """As the inner backend."""
         return self._inner.shared()
 
-    def health(self, pci_address: str) -> tuple[Ailment, ...]:
-        """As the inner backend; of a GPU that is away nobody here can tell, so it suffers from what it did when it went."""
-        if self._away(pci_address) is None:
-            self._ailments[pci_address] = self._inner.health(pci_address)
-        return self._ailments.get(pci_address, ())
+    def health(self, pci_address: str) -> tuple[Ailment, ...] | None:
+        """As the inner backend; of a GPU that is away nobody here can tell."""
+        return None if self._away(pci_address) else self._inner.health(pci_address)
 
     def activity(self, pci_address: str) -> tuple[Activity, ...]:
         """As the inner backend; what a GPU does that is away is the virtual machine's."""

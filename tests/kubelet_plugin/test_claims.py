@@ -56,7 +56,7 @@ class Interposed:
     def identify(self, target: Target) -> tuple[str, ...]:
         return self._inner.identify(target)
 
-    def health(self, pci_address: str) -> tuple[Ailment, ...]:
+    def health(self, pci_address: str) -> tuple[Ailment, ...] | None:
         return self._inner.health(pci_address)
 
     def edits(self, target: Target) -> ContainerEdits:

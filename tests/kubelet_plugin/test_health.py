@@ -150,6 +150,27 @@ async def test_metrics_tell_causes_by_gpu(patient: Patient) -> None:
     found = levels(patient.plugin.state, patient.board, {}, damaged=0).gpu_conditions
     assert len(found) == 2 * len(Cause)
     assert {key: value for key, value in found.items() if value} == {
-        (FIRST, Cause.RECOVERY_DUE): 2,
-        (FIRST, Cause.THERMAL): 1,
+        (WHOLE, Cause.RECOVERY_DUE): 2,
+        (WHOLE, Cause.THERMAL): 1,
     }
+
+
+async def test_metrics_say_nothing_of_a_gpu_that_does_not_answer(patient: Patient) -> None:
+    """0 would say that it is well."""
+    await patient.pinged()
+    patient.breaks(error="GPU_IS_LOST")
+    await patient.pinged()
+    found = levels(patient.plugin.state, patient.board, {}, damaged=0).gpu_conditions
+    assert {gpu for gpu, _ in found} == {"gpu-0000-43-00-0"}
+
+
+async def test_metrics_say_nothing_of_gpus_that_tell_nothing(
+    tmp_path: Path, machine: Machine, api: CountingApi
+) -> None:
+    """A driver whose health is not read yet has no well GPUs, and no sick ones."""
+    plugin = NodePlugin(tmp_path, machine, api)
+    backend: Any = plugin.backend
+    backend.health = lambda _: None
+    patient = Patient(await plugin.start())
+    await patient.pinged()
+    assert levels(patient.plugin.state, patient.board, {}, damaged=0).gpu_conditions == {}

@@ -99,11 +99,15 @@ async def test_an_xid_reaches_slices_kubelet_and_people(idle: Plugin, cluster: C
 async def test_a_gpu_that_is_broken_from_the_start_is_published_so(
     idle: Plugin, cluster: Cluster
 ) -> None:
-    """There is no moment in which a scheduler could take it; where it is allowed its pods are evicted."""
+    """There is no moment in which a scheduler could take it; where it is allowed its pods are evicted, but for those that watch it."""
     breaks(idle, fields={"RECOVERY_ACTION": 4})
     idle.settings["broken-gpu-effect"] = "NoExecute"
     await idle.start()
     await eventually(cluster.is_published)
-    taint = "gpu.dra-driver.dev/recovery-due=drain-and-reset:NoExecute"
-    assert await tainted(cluster) == {taint: await names_of_first(cluster)}
+    taint = "gpu.dra-driver.dev/recovery-due=drain-and-reset"
+    monitor = {f"{NAME}-monitor"}
+    assert await tainted(cluster) == {
+        f"{taint}:NoExecute": await names_of_first(cluster) - monitor,
+        f"{taint}:NoSchedule": monitor,
+    }
     assert (await unhealthy(idle)).keys() == await names_of_first(cluster)

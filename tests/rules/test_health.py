@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dra_driver.model.device import Gpu, Placement
 from dra_driver.model.health import Ailment, Cause, Condition, Severity
 from dra_driver.model.inventory import Inventory
+from dra_driver.model.names import monitor_name
 from dra_driver.model.slices import TaintEffect
 from dra_driver.rules.forms import all_forms
 from dra_driver.rules.health import (
@@ -215,6 +216,18 @@ def test_taints_are_one_for_each_cause(inventory: Inventory, gpu: Gpu) -> None:
     other = inventory.gpus[1]
     assert devices[gpu_form(other)].taints == ()
     assert with_health_taints(pool, {}) == pool
+
+
+def test_whoever_watches_a_broken_gpu_is_not_evicted(inventory: Inventory, gpu: Gpu) -> None:
+    """The monitor's taint says the same, and keeps the pods that are there to find out more."""
+    pool = desired_pool("n", inventory, frozenset(), PublishMode.FULL, 64)
+    marked = with_health_taints(pool, afflicted(gpu, [condition(RESET, "NoExecute")]))
+    devices = {device.name: device for item in marked.slices for device in item.devices}
+    assert [one.effect for one in devices[gpu_form(gpu)].taints] == ["NoExecute"]
+    assert [one.effect for one in devices[monitor_name(gpu.pci_address)].taints] == [
+        "NoSchedule",
+        "NoSchedule",
+    ]
 
 
 def test_where_taints_are_not_kept_what_nobody_should_get_is_left_out(

@@ -12,7 +12,6 @@ from dra_driver.model.activity import Activity
 from dra_driver.model.device import Gpu, PartitionChange, Target, Vendor
 from dra_driver.model.edits import ContainerEdits, DeviceNode
 from dra_driver.model.errors import VendorError
-from dra_driver.model.health import Ailment
 from dra_driver.model.names import device_variable
 from dra_driver.vendors.amd.sdk import KfdNode, PciGpu, Sysfs
 from dra_driver.vendors.pci import Numbering
@@ -63,9 +62,8 @@ class AmdBackend:
     def shared(self) -> None:
         """Nothing: images bring ROCm's libraries themselves."""
 
-    def health(self, pci_address: str) -> tuple[Ailment, ...]:  # noqa: ARG002 (the port's)
+    def health(self, pci_address: str) -> None:
         """Nothing: what sysfs tells of errors is not read yet."""
-        return ()
 
     def activity(self, pci_address: str) -> tuple[Activity, ...]:  # noqa: ARG002 (the port's)
         """Nothing: AMD GPUs are not measured yet."""
