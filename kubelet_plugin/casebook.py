@@ -25,8 +25,10 @@ class Casebook:
         self._histories: dict[str, History] = {}
 
     def note(self, address: str, found: Iterable[Ailment] | None) -> None:
-        """A look at the GPU found these ailments, and no others; None where it did not tell, which is no news."""
+        """A look at the GPU found these ailments, and no others; None where it did not tell: what is wrong is no less so, but nobody knows it to be well."""
         if found is None:
+            if not self._state.conditions.get(address):
+                self._state.observe_conditions(address, None)
             return
         now = self._clock.monotonic()
         history = follow(self._histories.get(address, {}), found, now)

@@ -161,7 +161,20 @@ async def test_metrics_say_nothing_of_a_gpu_that_does_not_answer(patient: Patien
     patient.breaks(error="GPU_IS_LOST")
     await patient.pinged()
     found = levels(patient.plugin.state, patient.board, {}, damaged=0).gpu_conditions
-    assert {gpu for gpu, _ in found} == {"gpu-0000-43-00-0"}
+    assert {gpu for gpu, _ in found} == {OTHER}
+
+
+async def test_metrics_say_nothing_of_a_gpu_that_stopped_telling(patient: Patient) -> None:
+    """What it suffered from stays; that it was well does not."""
+    await patient.pinged()
+    patient.breaks(error="UNKNOWN", calls=["field_values"])
+    await patient.pinged()
+    found = levels(patient.plugin.state, patient.board, {}, damaged=0).gpu_conditions
+    assert {gpu for gpu, _ in found} == {OTHER}
+    patient.breaks()
+    await patient.pinged()
+    found = levels(patient.plugin.state, patient.board, {}, damaged=0).gpu_conditions
+    assert {gpu for gpu, _ in found} == {WHOLE, OTHER}
 
 
 async def test_metrics_say_nothing_of_gpus_that_tell_nothing(

@@ -82,8 +82,6 @@ class HealthWatch:
         except NvmlError as error:
             if error.code in _RESET:
                 watched.is_over = True
-            elif error.code == Code.UNINITIALIZED:
-                watched.events = None
             if error.code in LOSSES:
                 return (ailment_of_loss(error.code),)
             raise
@@ -151,7 +149,7 @@ class HealthWatch:
         return 0 if in_mig else watched.links - links
 
     def _xids(self, gpu: Handle, watched: _Watched) -> list[XidEvent]:
-        """What was reported since the last look. A failure hides nothing that was taken out of the set before it."""
+        """What was reported since the last look. A failure hides nothing that was taken out of the set before it, and ends the set."""
         health = self._nvml.health
         if watched.events is None:
             watched.events = _offered(lambda: health.open_events(gpu), None)
@@ -162,6 +160,7 @@ class HealthWatch:
             except NvmlError:
                 if found:
                     break
+                self._close(watched)
                 raise
             if event is None:
                 break

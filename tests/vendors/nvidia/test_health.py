@@ -234,6 +234,21 @@ def test_a_failure_hides_no_xid_that_was_taken_before(
     assert stands in bench.found()
 
 
+def test_an_event_set_that_fails_is_replaced(bench: Bench) -> None:
+    """Whatever was wrong with it, the next look's tells of what comes then."""
+    bench.breaks(**OLD_DRIVER)
+    bench.found()
+    former = bench.backend._health._watched[GPU].events
+    bench.breaks(**OLD_DRIVER, error="UNKNOWN", calls=["next_event"])
+    with pytest.raises(NvmlError, match="UNKNOWN"):
+        bench.found()
+    bench.breaks(**OLD_DRIVER)
+    assert bench.found() == []
+    assert bench.backend._health._watched[GPU].events is not former
+    bench.breaks(**OLD_DRIVER, xids=[{"xid": 119}])
+    assert bench.found() == [(Cause.DRIVER_ERROR, Severity.BROKEN, "119")]
+
+
 @pytest.mark.parametrize("call", ["field_values", "active_links", "clock_reasons", "open_events"])
 def test_what_is_not_offered_is_no_news(
     simulate: Callable[..., SimulatedNvml], tmp_path: Path, call: str
