@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dra_driver.vendors.nvidia.nvml import Code, Handle, NvmlError
@@ -12,6 +12,7 @@ from dra_driver.vendors.nvidia.session import Session
 _LINK_STATE, _LINKS = 165, range(18)
 """`NVML_FI_DEV_NVLINK_GET_STATE`, asked for each link as its scope."""
 _LINK_DOWN = 0
+_NO_LINK = frozenset({Code.NOT_SUPPORTED, Code.INVALID_ARGUMENT, Code.FUNCTION_NOT_FOUND})
 _XID_EVENT = 0x8
 """`nvmlEventTypeXidCriticalError`."""
 _NO_INSTANCE = 0xFFFFFFFF
@@ -40,10 +41,11 @@ class PynvmlHealth:
         }
 
     def active_links(self, gpu: Handle) -> int:
-        """See NvmlHealth."""
+        """See NvmlHealth. All at once from Hopper on; GPUs before it do not have the field."""
         asked = [(_LINK_STATE, link) for link in _LINKS]
         values = self._call("DeviceGetFieldValues", gpu, asked)
         states = [_whole_number(value) for value in values if value.nvmlReturn == Code.SUCCESS]
+        states = states or list(self._states_one_by_one(gpu))
         if not states:
             raise NvmlError(Code.NOT_SUPPORTED, "states of NVLinks")
         return sum(state != _LINK_DOWN for state in states)
@@ -74,6 +76,15 @@ class PynvmlHealth:
     def close_events(self, events: Handle) -> None:
         """See NvmlHealth."""
         self._session.give_back(events)
+
+    def _states_one_by_one(self, gpu: Handle) -> Iterator[int]:
+        for link in _LINKS:
+            try:
+                yield int(self._call("DeviceGetNvLinkState", gpu, link))
+            except NvmlError as error:
+                if error.code not in _NO_LINK:
+                    raise
+                return
 
 
 def _whole_number(value: Any) -> int:

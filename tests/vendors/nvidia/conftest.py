@@ -18,7 +18,7 @@ import pytest
 from dra_driver.config.machine import Machine
 from dra_driver.model.device import Placement
 from dra_driver.vendors.nvidia.driver_root import DriverRoot
-from dra_driver.vendors.nvidia.nvml import Code, MigMode, NvmlError
+from dra_driver.vendors.nvidia.nvml import Architecture, Code, MigMode, NvmlError
 from dra_driver.vendors.nvidia.nvml_health import Field
 from dra_driver.vendors.nvidia.sdk import PynvmlNvml
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
@@ -152,10 +152,15 @@ class Library:
             known: dict[int, int] = {int(one): value for one, value in offered.items()}
             if field.fieldId == 184:
                 known[184] = self._nvml.is_mig_resetless(device)
-            elif field.fieldId == 165 and field.scopeId < 18:
+            elif field.fieldId == 165 and field.scopeId < 18 and self._is_hopper(device):
                 known[165] = field.scopeId < self._nvml.health.active_links(device)
             field.nvmlReturn = Code.SUCCESS if field.fieldId in known else Code.NOT_SUPPORTED
             field.valueType, field.value.ullVal = 3, known.get(field.fieldId, 0)
+
+    def c_nvmlDeviceGetNvLinkState(self, gpu: Any, link: int, active: Any) -> None:
+        if link >= 18:
+            raise NvmlError(Code.INVALID_ARGUMENT, "NVLink")
+        active._obj.value = link < self._nvml.health.active_links(self._of(gpu))
 
     def c_nvmlDeviceGetCurrentClocksEventReasons(self, gpu: Any, reasons: Any) -> None:
         reasons._obj.value = self._nvml.activity.clock_reasons(self._of(gpu))
@@ -277,6 +282,9 @@ class Library:
 
     def c_nvmlDeviceGetComputeInstanceId(self, device: Any, number: Any) -> None:
         number._obj.value = self._of(device)[1]
+
+    def _is_hopper(self, gpu: Any) -> bool:
+        return self._nvml.architecture(gpu) >= Architecture.HOPPER
 
     def _give(self, pointer: Any, handle: Any) -> None:
         self._handles.append(handle)

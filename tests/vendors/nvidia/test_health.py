@@ -119,6 +119,22 @@ def test_links_count_as_lost_where_they_were_up(
     assert bench.found_in_time() == []
 
 
+@pytest.mark.parametrize("model", ["A100-SXM4-40GB", "H100-SXM5-80GB"])
+def test_links_are_watched_before_hopper_too(
+    simulate: Callable[..., SimulatedNvml],
+    through_pynvml: Callable[[SimulatedNvml], PynvmlNvml],
+    tmp_path: Path,
+    model: str,
+) -> None:
+    """There NVML tells their states one by one, and refuses the field for all."""
+    library = through_pynvml(nvml := simulate(model=model))
+    bench = Bench(tmp_path, nvml, library)
+    assert bench.found() == []
+    bench.breaks(links_down=4)
+    (ailment,) = [one for _ in range(LOOKS_PER_STATE) for one in bench.backend.health(GPU)]
+    assert ailment.message.startswith("4 NVLinks")
+
+
 def test_errors_that_ecc_cannot_correct_count_when_they_happen(bench: Bench) -> None:
     """Those of before the first look are history; the message has the counts."""
     bench.breaks(fields={"ECC_UNCORRECTED_VOLATILE": 1, "ECC_UNCORRECTED_AGGREGATE": 5})
