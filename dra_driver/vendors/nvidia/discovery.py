@@ -66,7 +66,7 @@ def read_gpu(nvml: Nvml, handle: Handle, pci_address: str, *, index: int) -> Gpu
         numa_node=place.numa_node,
         pcie_root=place.root,
         engines=MappingProxyType(_totals(profiles, _engines)),
-        extras=_extras(nvml, handle),
+        extras=MappingProxyType(_versions(nvml, handle) | _pending_mode(nvml, handle)),
         partitioning=_partitioning(nvml, handle, profiles),
         instances=_instances(nvml, handle, profiles),
     )
@@ -208,14 +208,20 @@ def _architecture(number: int) -> str:
     return known.capitalize()
 
 
-def _extras(nvml: Nvml, handle: Handle) -> Mapping[str, AttributeValue]:
+def _versions(nvml: Nvml, handle: Handle) -> dict[str, AttributeValue]:
     cuda = nvml.cuda_version()
-    return MappingProxyType(
-        {
-            "cudaDriverVersion": Version(f"{cuda // 1000}.{cuda % 1000 // 10}.0"),
-            "pciDeviceId": f"0x{nvml.pci_device_id(handle):04x}",
-        }
-    )
+    return {
+        "cudaDriverVersion": Version(f"{cuda // 1000}.{cuda % 1000 // 10}.0"),
+        "pciDeviceId": f"0x{nvml.pci_device_id(handle):04x}",
+    }
+
+
+def _pending_mode(nvml: Nvml, handle: Handle) -> dict[str, AttributeValue]:
+    """The mode that the next reset or reboot brings, where it is another one: an administrator's, as we leave none pending."""
+    current, pending = _if_there(partial(nvml.mig_mode, handle)) or (None, None)
+    if current == pending:
+        return {}
+    return {"modeAfterReset": MIG if pending == MigMode.ENABLED else WHOLE}
 
 
 def _if_there(ask: Callable[[], T]) -> T | None:

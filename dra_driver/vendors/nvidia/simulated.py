@@ -265,6 +265,11 @@ class SimulatedNvml:
                 return handle.instance.gpu.pci_address
         return handle
 
+    def reset(self, gpu: SimulatedGpu) -> None:
+        """What NVML has no call for: the GPU starts anew, in the mode that was pending. IN_USE while it is busy."""
+        busy = self.faults.of(gpu.pci_address).busy
+        self._change(gpu, lambda s: (simulated_state.after_reset(s, busy=busy), None))
+
     def state(self, gpu: SimulatedGpu) -> MigState:
         """The GPU's mode and instances now; NOT_SUPPORTED without MIG."""
         return self._state(gpu)

@@ -1,4 +1,4 @@
-"""Changes partitions of simulated NVIDIA GPUs from outside, as somebody with `nvidia-smi mig` does behind the plugin's back.
+"""Changes simulated NVIDIA GPUs from outside, as somebody with `nvidia-smi` does behind the plugin's back.
 
     python -m dra_driver.vendors.nvidia.simulated_smi --machine 8xh100-80 --node n1 FOLDER create 0000:1b:00.0 1g.10gb 6
 
@@ -12,11 +12,15 @@ import sys
 from pathlib import Path
 
 from dra_driver.config.machine import load_machine
-from dra_driver.model.device import CreateStage, DestroyStage, SetMode
+from dra_driver.model.device import CreateStage, DestroyStage
 from dra_driver.model.errors import DraError, VendorError
 from dra_driver.ports import Backend
 from dra_driver.vendors.nvidia.backend import NvidiaBackend
+from dra_driver.vendors.nvidia.discovery import MIG, WHOLE, explained
+from dra_driver.vendors.nvidia.nvml import MigMode
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+
+_MODES = {WHOLE: MigMode.DISABLED, MIG: MigMode.ENABLED}
 
 
 def create(backend: Backend, gpu: str, profile: str, start: int) -> str:
@@ -58,6 +62,24 @@ def destroy(backend: Backend, gpu: str, start: int) -> str:
     return instance.identity
 
 
+def set_mode(nvml: SimulatedNvml, gpu: str, mode: str) -> str:
+    """`nvidia-smi -mig`: the mode that there was. Where the new one needs a reset, or the GPU is in use, it is left pending."""
+    with explained(f"GPU {gpu}: changing to mode {mode}"):
+        handle = nvml.gpu_by_address(gpu)
+        former = MigMode(nvml.mig_mode(handle)[0])
+        nvml.set_mig_mode(handle, _MODES[mode])
+    return next(name for name, known in _MODES.items() if known is former)
+
+
+def reset(nvml: SimulatedNvml, gpu: str) -> str:
+    """`nvidia-smi --gpu-reset`: the GPU is in the mode that was pending, which is returned, and has no partition."""
+    with explained(f"GPU {gpu}: resetting it"):
+        handle = nvml.gpu_by_address(gpu)
+        nvml.reset(handle)
+        mode = nvml.mig_mode(handle)[0]
+    return next(name for name, known in _MODES.items() if known == mode)
+
+
 def main() -> int:
     """Do what the command line says, print what was made, destroyed or replaced, or why not; the exit status."""
     parser = _parser()
@@ -73,8 +95,10 @@ def main() -> int:
                 done = create(backend, arguments.gpu, arguments.profile, arguments.start)
             case "destroy":
                 done = destroy(backend, arguments.gpu, arguments.start)
+            case "reset":
+                done = reset(nvml, arguments.gpu)
             case _:
-                done = backend.partition(SetMode(gpu=arguments.gpu, mode=arguments.mode))
+                done = set_mode(nvml, arguments.gpu, arguments.mode)
     except DraError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -92,10 +116,12 @@ def _parser() -> argparse.ArgumentParser:
         "create": ("gpu", "profile", "start"),
         "destroy": ("gpu", "start"),
         "mode": ("gpu", "mode"),
+        "reset": ("gpu",),
     }.items():
         action = actions.add_parser(name)
         for field in fields:
-            action.add_argument(field, type=int if field == "start" else str)
+            choices = list(_MODES) if field == "mode" else None
+            action.add_argument(field, type=int if field == "start" else str, choices=choices)
     return parser
 
 

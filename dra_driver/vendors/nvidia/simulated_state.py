@@ -71,6 +71,13 @@ def with_mode(board: Board, state: MigState, mode: MigMode, *, busy: bool) -> tu
     return replace(pending, mode=mode), Code.SUCCESS
 
 
+def after_reset(state: MigState, *, busy: bool) -> MigState:
+    """The state after `nvidia-smi --gpu-reset`, which whoever has the GPU open prevents: the pending mode, and no instances."""
+    if busy:
+        _refuse(Code.IN_USE, "resetting a GPU in use")
+    return replace(state, mode=state.pending, instances=())
+
+
 def with_instance(
     board: Board, state: MigState, profile_id: int, placement: Placement
 ) -> tuple[MigState, int]:

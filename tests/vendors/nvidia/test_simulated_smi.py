@@ -24,8 +24,10 @@ def backend(tmp_path: Path) -> NvidiaBackend:
     return NvidiaBackend(SimulatedNvml(machine, node="n", state_dir=tmp_path))
 
 
-def smi(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", PROGRAM, "--machine", "8xh100-80", "--node", "n"]
+def smi(
+    folder: Path, *arguments: str, machine: str = "8xh100-80"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", PROGRAM, "--machine", machine, "--node", "n"]
     return subprocess.run(
         [*command, str(folder), *arguments],
         check=False,
@@ -51,6 +53,21 @@ def test_what_another_process_does_is_seen(backend: NvidiaBackend, tmp_path: Pat
     assert backend.read(GPU).instances == ()
     assert smi(tmp_path, "mode", GPU, "whole").stdout == "mig\n"
     assert mode_of(backend.read(GPU)) == "whole"
+
+
+def test_a_mode_that_needs_a_reset_waits_for_it(tmp_path: Path) -> None:
+    """On an A100: pending until somebody resets the GPU, which ends its partitions."""
+    machine = load_machine("8xa100-80")
+    backend = NvidiaBackend(SimulatedNvml(machine, node="n", state_dir=tmp_path))
+    assert smi(tmp_path, "mode", GPU, "mig", machine="8xa100-80").stdout == "whole\n"
+    assert mode_of(backend.read(GPU)) == "whole"
+    assert backend.read(GPU).extras["modeAfterReset"] == "mig"
+    assert smi(tmp_path, "reset", GPU, machine="8xa100-80").stdout == "mig\n"
+    assert mode_of(backend.read(GPU)) == "mig"
+    assert "modeAfterReset" not in backend.read(GPU).extras
+    assert smi(tmp_path, "create", GPU, "3g.40gb", "4", machine="8xa100-80").returncode == 0
+    assert smi(tmp_path, "reset", GPU, machine="8xa100-80").returncode == 0
+    assert backend.read(GPU).instances == ()
 
 
 @pytest.mark.parametrize(
