@@ -90,7 +90,8 @@ class Executor:
         if record.steps:
             self._store.releasing(uid)
             await self._see_unrecorded_step(record)
-            for change in plan_release(record, self._state.inventories):
+            others = self._state.records.values()
+            for change in plan_release(record, self._state.inventories, others):
                 await self._calls.change(record.changed_gpus[change.gpu], change)
                 self._state.retire(change)
         await asyncio.to_thread(self._remove, uid)

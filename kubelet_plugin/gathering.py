@@ -85,6 +85,7 @@ def _portions(count: int) -> Iterator[int]:
 
 def _spec(gpu: Gpu) -> GpuSpec:
     cuts = gpu.partitioning
+    wholes = {one.name for one in cuts.profiles} if cuts else set()
     return GpuSpec(
         vendor=gpu.vendor,
         model=model_of(gpu) or "",
@@ -92,7 +93,7 @@ def _spec(gpu: Gpu) -> GpuSpec:
         instances=tuple(
             InstanceSpec(profile=one.profile, start=one.placement.start)
             for one in gpu.instances
-            if one.complete
+            if one.complete and one.profile in wholes
         ),
     )
 

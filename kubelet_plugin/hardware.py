@@ -66,7 +66,8 @@ def _simulated_nvidia(machine: Machine, settings: PluginSettings, folder: Path) 
     sys = settings.simulation_dir / "sys"
     is_offered = settings.passthrough == "offer"
     if not (is_offered or sys.exists()):
-        return NvidiaBackend(SimulatedNvml(machine, node=settings.node_name, state_dir=folder))
+        nvml = SimulatedNvml(machine, node=settings.node_name, state_dir=folder)
+        return NvidiaBackend(nvml, splits=_splits(settings))
     driver = sys / "bus/pci/drivers/nvidia"
     nvml = SimulatedNvml(machine, node=settings.node_name, state_dir=folder, driver=driver)
     bus = SimulatedBus(sys, nvml.faults.gpus, driver.name)
@@ -76,7 +77,7 @@ def _simulated_nvidia(machine: Machine, settings: PluginSettings, folder: Path) 
         return (Holder(pid=1, name="a simulated process"),) if is_busy else ()
 
     return PassthroughBackend(
-        NvidiaBackend(nvml),
+        NvidiaBackend(nvml, splits=_splits(settings)),
         Vfio(sys, bus.write),
         _handovers(settings),
         using,
@@ -90,7 +91,8 @@ def _real(settings: PluginSettings, *, only_looks: bool) -> list[Backend]:
     if (root / "proc/driver/nvidia").exists():
         driver_root = DriverRoot(configured=settings.nvidia_driver_root, host_root=root)
         host = None if only_looks else _nvidia_host(settings, driver_root)
-        backends.append(NvidiaBackend(PynvmlNvml(driver_root), host))
+        nvml = PynvmlNvml(driver_root)
+        backends.append(NvidiaBackend(nvml, host, splits=_splits(settings)))
     if (root / "sys/module/amdgpu").exists():
         backends.append(AmdBackend(Sysfs(root / "sys")))
     return [
@@ -109,6 +111,11 @@ def _nvidia_host(settings: PluginSettings, root: DriverRoot) -> DriverHost:
     file = settings.data_dir / "nvidia-driver.json"
     search = DriverSearch(root, kept_in=file, toolkit=settings.nvidia_ctk_path)
     return DriverHost(root, DriverEdits(search))
+
+
+def _splits(settings: PluginSettings) -> tuple[str, ...]:
+    named = settings.mig_compute_instances
+    return tuple(named.split(",")) if named else ()
 
 
 def _handovers(settings: PluginSettings) -> Handovers:

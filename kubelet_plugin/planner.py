@@ -7,7 +7,7 @@ changes that make it so (steps), in order. Nothing here does I/O, waits or chang
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dra_driver.config.params import parse_gpu_config
 from dra_driver.model.claim import AllocatedClaim, Allocation, AllocationResult
@@ -15,6 +15,7 @@ from dra_driver.model.device import (
     BindPassthrough,
     CreateStage,
     Passthrough,
+    Placement,
     SetMode,
     UnbindPassthrough,
     Vendor,
@@ -31,6 +32,7 @@ from dra_driver.rules.forms import (
     foreign_instances,
     gpu_of,
     made_instances,
+    same_place,
 )
 from dra_driver.rules.precedence import config_for
 from kubelet_plugin.footprint import is_granted
@@ -201,7 +203,7 @@ def _collide(one: Grant, other: Grant) -> bool:
         return False
     if one.placement is None or other.placement is None:
         return True
-    return bool(covered(one.placement) & covered(other.placement))
+    return same_place((one.profile, one.placement), (other.profile, other.placement))
 
 
 def _steps(snapshot: Snapshot, form: Form, grant: Grant, planned: Sequence[Step]) -> Iterator[Step]:
@@ -225,14 +227,38 @@ def _steps(snapshot: Snapshot, form: Form, grant: Grant, planned: Sequence[Step]
     now = set_modes.get(gpu.pci_address, gpu.partitioning.mode if gpu.partitioning else None)
     if form.mode is not None and form.mode != now:
         yield Step(device=form.name, change=SetMode(gpu=gpu.pci_address, mode=form.mode))
-    if form.profile is not None and form.placement is not None:
-        for stage in form.profile.stages:
-            change = CreateStage(
-                gpu=gpu.pci_address,
-                profile=form.profile.name,
-                placement=form.placement,
-                stage=stage,
-            )
-            yield Step(device=form.name, change=change)
+    there = _shareable(snapshot, planned)
+    for stage in _stages(form):
+        yield Step(device=form.name, change=replace(stage, shared=stage.made in there))
     if form.passthrough:
         yield Step(device=form.name, change=BindPassthrough(gpu=gpu.pci_address))
+
+
+def _stages(form: Form) -> Iterator[CreateStage]:
+    """The stages of a partition; of a part of one, the first is the whole partition's, and other parts' too."""
+    profile, placement = form.profile, form.placement
+    if profile is None or placement is None:
+        return
+    for number, stage in enumerate(profile.stages):
+        is_common = profile.whole is not None and number == 0
+        yield CreateStage(
+            gpu=form.gpu.pci_address,
+            profile=profile.whole if profile.whole and is_common else profile.name,
+            placement=placement.undivided if is_common else placement,
+            stage=stage,
+        )
+
+
+def _shareable(
+    snapshot: Snapshot, planned: Sequence[Step]
+) -> frozenset[tuple[str, str, Placement, str]]:
+    """The stages that claims have made and not begun to destroy, and that this one has planned before."""
+    made = [
+        step
+        for record in snapshot.records.values()
+        if not record.releasing
+        for step, _ in zip(record.steps, record.identities, strict=False)
+    ]
+    return frozenset(
+        step.change.made for step in (*made, *planned) if isinstance(step.change, CreateStage)
+    )

@@ -93,7 +93,7 @@ def as_text(rehearsal: Rehearsal) -> str:
 
 def _undo(state: NodeState, record: ClaimRecord) -> tuple[UndoChange, ...]:
     """What undoes the half-done record; afterwards the state is as if that had been done."""
-    undo = plan_release(record, state.inventories)
+    undo = plan_release(record, state.inventories, state.records.values())
     for change in undo:
         state.retire(change)
     state.forget(record.claim.uid)

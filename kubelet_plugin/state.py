@@ -136,7 +136,8 @@ class NodeState:
         if stored is not None:
             self._put(stored)
         elif uid in self._records:
-            for change in plan_release(self._records[uid], self._inventories):
+            others = self._records.values()
+            for change in plan_release(self._records[uid], self._inventories, others):
                 self.retire(change)
             self.forget(uid)
 

@@ -5,6 +5,7 @@ How the sources are laid over one another is told in `layers`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -19,6 +20,9 @@ PublishChoice: TypeAlias = Literal["auto", "full", "plain"]
 CoexistenceChoice: TypeAlias = Literal["refuse", "ignore"]
 BrokenEffect: TypeAlias = Literal["NoSchedule", "NoExecute"]
 PassthroughChoice: TypeAlias = Literal["refuse", "offer"]
+
+_COMPUTE_INSTANCE = re.compile(r"([12])c\.([1-9])g\.\d+gb([+-][a-z.]+)?")
+"""One or two compute slices of a partition: more of them in one are not offered."""
 
 OFF = "off"
 """Instead of an address: listen nowhere."""
@@ -40,6 +44,20 @@ def _listen_address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if text != OFF and not (host and port.isdecimal() and int(port) < 2**16):
         raise ValueError("is no address to listen at; write it like 127.0.0.1:8080, or off")
+    return text
+
+
+def _compute_instances(text: str) -> str:
+    for name in text.split(","):
+        match = _COMPUTE_INSTANCE.fullmatch(name)
+        if match is None:
+            raise ValueError(
+                f"names {name!r}, which is no profile of MIG compute instances; write them like 1c.3g.40gb,2c.4g.40gb"
+            )
+        if int(match[1]) >= int(match[2]):
+            raise ValueError(
+                f"names {name!r}, which is all of a {match[2]}g partition or more; that is had without splitting"
+            )
     return text
 
 
@@ -128,6 +146,10 @@ class PluginSettings(BaseModel):
     passthrough: PassthroughChoice = Field(
         "refuse",
         description="Whole GPUs for virtual machines, through vfio-pci. `offer`: those that have an IOMMU group of their own; `refuse`: none.",
+    )
+    mig_compute_instances: Annotated[str, AfterValidator(_compute_instances)] | None = Field(
+        None,
+        description="MIG partitions to split between claims that share their memory: profiles like `1c.3g.40gb`, with commas; a GPU takes the first that it has. Without it: none.",
     )
     sdk_timeout_s: Seconds = Field(
         25.0, description="Seconds after which a call to a vendor's library counts as hung."

@@ -138,11 +138,13 @@ def _whole(data: JsonObject, key: str) -> int:
 
 
 def _encode_placement(placement: Placement) -> JsonObject:
-    return {"start": placement.start, "size": placement.size}
+    part = {"part": placement.part} if placement.part else {}
+    return {"start": placement.start, "size": placement.size} | part
 
 
 def _decode_placement(data: JsonObject) -> Placement:
-    return Placement(start=_whole(data, "start"), size=_whole(data, "size"))
+    part = _whole(data, "part") if "part" in data else 0
+    return Placement(start=_whole(data, "start"), size=_whole(data, "size"), part=part)
 
 
 def _encode_change(change: StepChange) -> JsonObject:
@@ -157,7 +159,7 @@ def _encode_change(change: StepChange) -> JsonObject:
                 "placement": _encode_placement(placement),
                 "stage": stage,
                 "parent": change.parent,
-            }
+            } | ({"shared": True} if change.shared else {})
         case BindPassthrough(gpu=gpu):
             return {"kind": "bindPassthrough", "gpu": gpu}
         case UnbindPassthrough(gpu=gpu):
@@ -175,6 +177,7 @@ def _decode_change(data: JsonObject) -> StepChange:
             placement=_decode_placement(data["placement"]),
             stage=text(data, "stage"),
             parent=_text_or_none(data, "parent"),
+            shared=_flag(data, "shared"),
         )
     if kind == "bindPassthrough":
         return BindPassthrough(gpu=gpu)

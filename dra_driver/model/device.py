@@ -8,7 +8,7 @@ profile in that profile's mode (NVIDIA: `whole` and `mig`; AMD: `SPX`, `CPX` and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -24,10 +24,16 @@ class Vendor(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Placement:
-    """Positions `start` to `start + size - 1` of a GPU."""
+    """Positions `start` to `start + size - 1` of a GPU; `part` tells those apart that share them (`PartitionProfile.whole`)."""
 
     start: int
     size: int
+    part: int = 0
+
+    @property
+    def undivided(self) -> Placement:
+        """All of these positions."""
+        return replace(self, part=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +42,8 @@ class PartitionProfile:
 
     `consumes` are whole numbers taken from `Partitioning.counters`; `placements` are all the legal ones, ascending.
     `stages` names the hardware objects that make up one partition, in the order of their creation.
+    `whole`: it is a part of a partition of that profile. The parts of one have its positions, memory and engines in common, so
+    `consumes` is what they take together; the first stage is the whole one's, made with the first part and gone with the last.
     """
 
     name: str
@@ -45,6 +53,7 @@ class PartitionProfile:
     placements: tuple[Placement, ...]
     consumes: Mapping[str, int]
     stages: tuple[str, ...]
+    whole: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +61,7 @@ class Partitioning:
     """What a GPU can be cut into, and whether it is now in a mode for that.
 
     `switchable`: the mode can be changed now, without a reset. `positions` and `counters` are the GPU's totals.
+    `split` is the one profile of parts that is offered, if any.
     """
 
     mode: str
@@ -60,10 +70,18 @@ class Partitioning:
     positions: int
     counters: Mapping[str, int]
     profiles: tuple[PartitionProfile, ...]
+    split: PartitionProfile | None = None
 
     def profile(self, name: str) -> PartitionProfile | None:
         """The profile of that name, or None."""
+        if self.split is not None and self.split.name == name:
+            return self.split
         return next((p for p in self.profiles if p.name == name), None)
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts a partition is split: 1 where none is."""
+        return 1 + max((p.part for p in self.split.placements), default=0) if self.split else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +142,22 @@ class SetMode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateStage:
-    """Create one stage of a partition; its identity is the vendor's handle. `parent`: the former stage's identity."""
+    """Create one stage of a partition; its identity is the vendor's handle. `parent`: the former stage's identity.
+
+    `shared`: another claim made it for a part of its own, and this one's part is to be in the same.
+    """
 
     gpu: str
     profile: str
     placement: Placement
     stage: str
     parent: str | None = None
+    shared: bool = False
+
+    @property
+    def made(self) -> tuple[str, str, Placement, str]:
+        """What it makes, whoever does."""
+        return self.gpu, self.profile, self.placement, self.stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,9 +203,10 @@ UndoChange: TypeAlias = DestroyStage | UnbindPassthrough
 class Target:
     """What a container is to be given: a GPU (by PCI address), or the instance of that identity on it.
 
-    `passthrough`: the GPU as a virtual machine uses it.
+    `passthrough`: the GPU as a virtual machine uses it. `part`: which one the instance is of those that share its place.
     """
 
     gpu: str
     instance: str | None = None
     passthrough: bool = False
+    part: int = 0

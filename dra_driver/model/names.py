@@ -81,11 +81,13 @@ def is_device_of(pci_address: str, device: str) -> bool:
 
 
 def partition_name(pci_address: str, profile: PartitionProfile, placement: Placement) -> str:
-    """`gpu-0000-3b-00-0-mig-1g-10gb-me-6`: `+x` becomes `-x`, `-x` becomes `-no-x`, dots become dashes."""
+    """`gpu-0000-3b-00-0-mig-1g-10gb-me-6`: `+x` becomes `-x`, `-x` becomes `-no-x`, dots become dashes.
+
+    A part of a partition has its number after the start: `gpu-0000-3b-00-0-mig-1c-3g-40gb-4-2`.
+    """
     shape = profile.name.replace("-", "-no-").replace("+", "-").replace(".", "-")
-    return _label(
-        f"{gpu_name(pci_address)}-{profile.mode.lower()}-{shape.lower()}-{placement.start}"
-    )
+    place = f"{placement.start}" if profile.whole is None else f"{placement.start}-{placement.part}"
+    return _label(f"{gpu_name(pci_address)}-{profile.mode.lower()}-{shape.lower()}-{place}")
 
 
 def monitor_name(pci_address: str) -> str:

@@ -53,12 +53,13 @@ def render_device(form: Form, *, with_counters: bool) -> Device:
 def render_counters(gpu: Gpu) -> CounterSet | None:
     """The counter set of a GPU, named as the GPU; None where it has but one form that holds it."""
     positions = range(gpu.partitioning.positions if gpu.partitioning else 0)
-    totals = _counters(frozenset(positions), counters_of(gpu))
+    totals = _counters(frozenset(positions), counters_of(gpu), _parts(gpu))
     return CounterSet(name=gpu_name(gpu.pci_address), counters=totals) if totals else None
 
 
 def _consumption(form: Form) -> tuple[CounterConsumption, ...]:
-    taken = _counters(form.positions, form.consumption)
+    is_part = form.profile is not None and form.profile.whole is not None
+    taken = _counters(form.positions, form.consumption, 1 if is_part else _parts(form.gpu))
     return (
         (CounterConsumption(counter_set=gpu_name(form.gpu.pci_address), counters=taken),)
         if taken
@@ -66,9 +67,17 @@ def _consumption(form: Form) -> tuple[CounterConsumption, ...]:
     )
 
 
-def _counters(positions: frozenset[int], amounts: Mapping[str, int]) -> dict[str, Quantity]:
-    slices = {f"memory-slice-{position}": Quantity.of(1) for position in sorted(positions)}
-    return slices | {name: Quantity.of(amount) for name, amount in amounts.items() if amount}
+def _parts(gpu: Gpu) -> int:
+    """As how many everything counts, so that a part of a partition can count as one (`rules.splitting`)."""
+    return gpu.partitioning.parts if gpu.partitioning else 1
+
+
+def _counters(
+    positions: frozenset[int], amounts: Mapping[str, int], parts: int
+) -> dict[str, Quantity]:
+    slices = {f"memory-slice-{position}": parts for position in sorted(positions)}
+    engines = {name: parts * amount for name, amount in amounts.items() if amount}
+    return {name: Quantity.of(amount) for name, amount in (slices | engines).items()}
 
 
 def _attributes(form: Form) -> dict[str, AttributeValue]:
@@ -83,7 +92,7 @@ def _attributes(form: Form) -> dict[str, AttributeValue]:
         "parent": gpu_name(gpu.pci_address),
         "profile": form.profile.name if form.profile else "",
         "sharing": form.sharing.value,
-        "isolation": "none" if form.sharing is Sharing.MONITOR else "hardware",
+        "isolation": "hardware" if form.sharing is Sharing.EXCLUSIVE else "none",
         "computeCapability": _version(gpu.compute_capability),
         "driverVersion": _version(None if form.passthrough else gpu.driver_version),
         PCI_BUS_ID: gpu.pci_address,

@@ -31,6 +31,7 @@ class Sharing(StrEnum):
     """How a device is shared; also the value of the attribute `sharing`."""
 
     EXCLUSIVE = "exclusive"
+    MEMORY = "memory"
     MONITOR = "monitor"
 
 
@@ -68,7 +69,7 @@ class Form:
 
     @property
     def consumption(self) -> Mapping[str, int]:
-        """What it takes of the GPU's counters, positions apart."""
+        """What it takes of the GPU's counters, positions apart; for a part of a partition, with all other parts."""
         if self.sharing is Sharing.MONITOR:
             return {}
         return self.profile.consumes if self.profile else counters_of(self.gpu)
@@ -121,6 +122,15 @@ def foreign_instances(gpu: Gpu, made: frozenset[Made]) -> tuple[Instance, ...]:
     return tuple(i for i in gpu.instances if (gpu.pci_address, i.profile, i.placement) not in made)
 
 
+def same_place(one: tuple[str | None, Placement], other: tuple[str | None, Placement]) -> bool:
+    """Whether two devices, as profile and placement, exclude each other: they overlap, and are no two parts of one partition."""
+    (profile, placement), (other_profile, other_placement) = one, other
+    is_split = profile == other_profile and placement.undivided == other_placement.undivided
+    if is_split and placement.part != other_placement.part:
+        return False
+    return bool(covered(placement) & covered(other_placement))
+
+
 def _whole(gpu: Gpu) -> Form:
     return Form(name=gpu_name(gpu.pci_address), gpu=gpu)
 
@@ -135,13 +145,22 @@ def _monitor(gpu: Gpu) -> Form:
 
 
 def _partitions(gpu: Gpu) -> Iterator[Form]:
-    for profile in gpu.partitioning.profiles if gpu.partitioning else ():
+    if gpu.partitioning is None:
+        return
+    split = gpu.partitioning.split
+    for profile in (*gpu.partitioning.profiles, *((split,) if split else ())):
         for placement in profile.placements:
-            name = partition_name(gpu.pci_address, profile, placement)
-            yield Form(name=name, gpu=gpu, profile=profile, placement=placement)
+            yield Form(
+                name=partition_name(gpu.pci_address, profile, placement),
+                gpu=gpu,
+                profile=profile,
+                placement=placement,
+                sharing=Sharing.MEMORY if profile.whole else Sharing.EXCLUSIVE,
+            )
 
 
-def _packing_order(form: Form) -> tuple[int, int, str, int]:
-    assert form.profile is not None
-    assert form.placement is not None
-    return form.placement.size, form.profile.compute_units, form.profile.name, -form.placement.start
+def _packing_order(form: Form) -> tuple[int, int, str, int, int]:
+    profile, placement = form.profile, form.placement
+    assert profile is not None
+    assert placement is not None
+    return placement.size, profile.compute_units, profile.name, -placement.start, placement.part

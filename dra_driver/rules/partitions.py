@@ -1,7 +1,8 @@
 """Which partitions can stand beside each other on one GPU: exact answers, as a GPU has at most a few thousand states.
 
 A partition takes the positions of its placement and its profile's `consumes` out of the GPU's counters; nothing else
-limits it. That is the hardware's own rule: the enumerations in the tests give the vendors' published numbers.
+limits it. That is the hardware's own rule: the enumerations in the tests give the vendors' published numbers. Parts of one
+partition (`PartitionProfile.whole`) take together what that partition takes; they are placed, and never proposed.
 """
 
 from __future__ import annotations
@@ -70,6 +71,19 @@ def layouts(partitioning: Partitioning) -> Iterator[Layout]:
     return _grow(_Room.of(partitioning), _choices(partitioning), frozenset())
 
 
+def layouts_beside(
+    partitioning: Partitioning, occupied: Iterable[Placement], taken: Mapping[str, int]
+) -> Iterator[Layout]:
+    """Every set of partitions that leaves these positions and these amounts alone; none where the amounts are not there."""
+    room = _Room.of(partitioning)
+    left = {name: total - taken.get(name, 0) for name, total in room.counters.items()}
+    free = room.positions
+    for placement in occupied:
+        free &= ~_mask(placement)
+    if all(amount >= 0 for amount in left.values()):
+        yield from _grow(_Room(free, left), _choices(partitioning), frozenset())
+
+
 def maximal_layouts(partitioning: Partitioning) -> Iterator[Layout]:
     """The layouts to which nothing can be added."""
     return (layout for layout in layouts(partitioning) if not fits(partitioning, layout))
@@ -91,7 +105,7 @@ class _Room:
 
     def without(self, placed: Placed, profile: PartitionProfile) -> _Room | None:
         """What is left after that partition, or None if there is no room for it."""
-        mask = ((1 << placed.placement.size) - 1) << placed.placement.start
+        mask = _mask(placed.placement)
         consumes = profile.consumes
         if mask & ~self.positions or any(
             amount > self.counters.get(name, 0) for name, amount in consumes.items()
@@ -101,13 +115,21 @@ class _Room:
         return _Room(self.positions & ~mask, left)
 
 
+def _mask(placement: Placement) -> int:
+    return ((1 << placement.size) - 1) << placement.start
+
+
 def _room_beside(partitioning: Partitioning, placed: Collection[Placed]) -> _Room | None:
     room: _Room | None = _Room.of(partitioning)
+    split: set[Placement] = set()
     for one in placed:
         profile = partitioning.profile(one.profile_name)
         if room is None or profile is None or one.placement not in profile.placements:
             return None
-        room = room.without(one, profile)
+        if profile.whole is None or one.placement.undivided not in split:
+            room = room.without(one, profile)
+        if profile.whole is not None:
+            split.add(one.placement.undivided)
     return room
 
 

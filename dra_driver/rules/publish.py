@@ -119,8 +119,10 @@ def _leaves_alone(form: Form, foreign: Sequence[Instance]) -> bool:
         return True
     if form.positions & frozenset().union(*(covered(instance.placement) for instance in foreign)):
         return False
-    profiles = [
-        profile for instance in foreign if (profile := partitioning.profile(instance.profile))
+    profiles = [  # a split partition is among the instances itself, with all that its parts take
+        profile
+        for instance in foreign
+        if (profile := partitioning.profile(instance.profile)) and profile.whole is None
     ]
     return all(
         amount + sum(profile.consumes.get(name, 0) for profile in profiles)

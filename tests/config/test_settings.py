@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,25 @@ def test_addresses_that_nobody_can_listen_at(address: str) -> None:
     """All addresses at once are no accident's to take: a host has to be named."""
     with pytest.raises(ValidationError, match=r"write it like 127.0.0.1:8080, or off"):
         PluginSettings(node_name="node-a", metrics_address=address)
+
+
+def test_compute_instances_are_named_as_nvidia_names_them() -> None:
+    """Several with commas, for boards of several kinds."""
+    named = "1c.3g.40gb,2c.4g.20gb,1c.2g.48gb+gfx,1c.2g.48gb-me"
+    assert PluginSettings(node_name="n", mig_compute_instances=named).mig_compute_instances == named
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("3g.40gb", "names '3g.40gb', which is no profile of MIG compute instances"),
+        ("1c.3g.40gb, 1c.3g.20gb", "names ' 1c.3g.20gb'"),
+        ("1c.3g.40gb,", "names ''"),
+        ("3c.7g.80gb", "names '3c.7g.80gb'"),
+        ("2c.2g.20gb", "which is all of a 2g partition"),
+    ],
+)
+def test_what_names_no_part_of_a_partition_is_refused(named: str, words: str) -> None:
+    """With the name and what to write instead."""
+    with pytest.raises(ValidationError, match=re.escape(words)):
+        PluginSettings(node_name="n", mig_compute_instances=named)

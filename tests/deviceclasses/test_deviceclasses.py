@@ -21,6 +21,7 @@ SHIPPED = {
     "gpu-passthrough": ({"nvidia", "amd"}, "passthrough", "exclusive"),
     "nvidia-gpu": ({"nvidia"}, "gpu", "exclusive"),
     "nvidia-mig": ({"nvidia"}, "partition", "exclusive"),
+    "nvidia-mig-compute": ({"nvidia"}, "partition", "memory"),
     "amd-gpu": ({"amd"}, "gpu", "exclusive"),
     "amd-partition": ({"amd"}, "partition", "exclusive"),
 }
@@ -32,7 +33,7 @@ DEVICES = tuple(
     for vendor, kind, sharing in product(
         ("nvidia", "amd"),
         ("gpu", "partition", "passthrough"),
-        ("exclusive", "timeSlicing", "mps", "monitor"),
+        ("exclusive", "memory", "timeSlicing", "mps", "monitor"),
     )
 )
 FOLDER = Path(deviceclasses.__file__).parent

@@ -108,6 +108,7 @@ class InterleavedNode:
     devices: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: DEVICES)
     slices: Mapping[str, Collection[int]] = field(default_factory=lambda: SLICES)
     foreign: tuple[Foreign, ...] = ()
+    splits: tuple[str, ...] = ()
     api: SlowApi = field(default_factory=SlowApi)
     uses: dict[str, Use] = field(default_factory=dict)
     calls: set[asyncio.Task[None]] = field(default_factory=set)
@@ -119,7 +120,7 @@ class InterleavedNode:
 
     async def start(self) -> None:
         """A new process over what the last one left: it serves at once, and looks and recovers meanwhile."""
-        self.plugin = UnsyncedPlugin(self.folder, self.machine, self.api)
+        self.plugin = UnsyncedPlugin(self.folder, self.machine, self.api, splits=self.splits)
         setattr(self.plugin, "clock", LoopClock())  # noqa: B010 (one test clock for another)
         setattr(self.plugin, "in_use", _InUse(self))  # noqa: B010 (asked anew each time)
         with patch.object(node_parts, "Workers", VirtualWorkers):

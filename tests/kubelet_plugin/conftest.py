@@ -7,7 +7,7 @@ import errno
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -131,7 +131,13 @@ class NodePlugin:
     boot_id = BOOT
 
     def __init__(
-        self, folder: Path, machine: Machine, api: CountingApi, *, timeout_s: float = 10.0
+        self,
+        folder: Path,
+        machine: Machine,
+        api: CountingApi,
+        *,
+        timeout_s: float = 10.0,
+        splits: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.syncs = 0
@@ -145,7 +151,7 @@ class NodePlugin:
         self.in_use: set[tuple[str, str]] = set()
         self.instance = cast("Instance", Solo())
         self.nvml = SimulatedNvml(machine, node=NODE, state_dir=folder / "hardware")
-        self.backends: dict[str, Backend] = {POOL: NvidiaBackend(self.nvml)}
+        self.backends: dict[str, Backend] = {POOL: NvidiaBackend(self.nvml, splits=splits)}
         self.cdi = CdiFolder(folder / "cdi")
         self.store = ClaimJournal(folder / "claims", boot_id=self.boot_id, sync=self._sync)
         self.events = Recorded()

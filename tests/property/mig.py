@@ -20,20 +20,37 @@ import structlog
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from dra_driver.rules.splitting import is_exact
+from dra_driver.vendors.discovery import discover
+from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.profiles import BOARDS
+from dra_driver.vendors.nvidia.simulated import SimulatedNvml
+from dra_driver.vendors.nvidia.splits import possible_splits
 from tests.faults.virtual_time import run
+from tests.kubelet_plugin.conftest import NODE, machine_of
 from tests.property.actions import Action, lives
 from tests.property.mig_life import MigLife
 
 MODELS = sorted(model for model, board in BOARDS.items() if board.cuts)
 
 
-def live(model: str, mode: str, actions: list[Action]) -> None:
+def splits_of(model: str) -> list[tuple[str, ...]]:
+    """No profile of parts, and each that the board can offer."""
+    with tempfile.TemporaryDirectory() as folder:
+        nvml = SimulatedNvml(machine_of(model, 1), node=NODE, state_dir=Path(folder))
+        (gpu,) = discover(NvidiaBackend(nvml)).gpus
+    assert gpu.partitioning is not None
+    partitioning = gpu.partitioning
+    exact = [split for split in possible_splits(partitioning) if is_exact(partitioning, split)]
+    return [(), *((split.name,) for split in exact)]
+
+
+def live(model: str, mode: str, splits: tuple[str, ...], actions: list[Action]) -> None:
     """One life; AssertionError where something is not as it must be."""
     folder = Path(tempfile.mkdtemp(prefix="dra-"))
     dice = random.Random(len(actions))
     try:
-        run(MigLife(folder, model, mode, dice).run(actions), dice)
+        run(MigLife(folder, model, mode, dice, splits).run(actions), dice)
     finally:
         shutil.rmtree(folder)
 
@@ -48,9 +65,13 @@ def try_lives(model: str, count: int, seed_number: int) -> None:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(mode=st.sampled_from(["mig", "whole"]), actions=lives)
-    def every_life(mode: str, actions: list[Action]) -> None:
-        live(model, mode, actions)
+    @given(
+        mode=st.sampled_from(["mig", "whole"]),
+        splits=st.sampled_from(splits_of(model)),
+        actions=lives,
+    )
+    def every_life(mode: str, splits: tuple[str, ...], actions: list[Action]) -> None:
+        live(model, mode, splits, actions)
 
     every_life()
 

@@ -34,12 +34,17 @@ SHORT_S = 4
 
 
 class MigLife:
-    """Runs actions one after the other; AssertionError as soon as something is not as it must be."""
+    """Runs actions one after the other; AssertionError as soon as something is not as it must be.
 
-    def __init__(self, folder: Path, model: str, mode: str, dice: random.Random) -> None:
+    `splits` names the profile of parts of partitions that the plugin may offer, if any.
+    """
+
+    def __init__(
+        self, folder: Path, model: str, mode: str, dice: random.Random, splits: tuple[str, ...] = ()
+    ) -> None:
         machine = machine_of(model, 1, mode=mode)
         self._nvml = SimulatedNvml(machine, node=NODE, state_dir=folder / "hardware")
-        self._admin = NvidiaBackend(self._nvml)
+        self._admin = NvidiaBackend(self._nvml, splits=splits)
         self._forms = {
             form.name: form for form in all_forms(self._gpu) if form.sharing is not Sharing.MONITOR
         }
@@ -48,7 +53,8 @@ class MigLife:
             machine,
             dice,
             devices={name: (name,) for name in self._forms},
-            slices={name: form.positions for name, form in self._forms.items()},
+            slices={name: _cells(form) for name, form in self._forms.items()},
+            splits=splits,
         )
         self._numbers = count(1)
         self._held: dict[str, Use] = {}
@@ -167,7 +173,7 @@ class MigLife:
         here, partitioning = self._layout(), self._partitioning
         if here is None:
             return set()
-        names = {self._name(placed) for placed in self._room()}
+        names = {self._name(placed) for placed in (*self._room(), *self._parts(here))}
         if not here and (partitioning.mode == partitioning.whole_mode or partitioning.switchable):
             names |= {name for name, form in self._forms.items() if form.profile is None}
         complete = {_placed(i) for _, i in self._node.foreign if i.complete}
@@ -180,6 +186,16 @@ class MigLife:
             return set()
         assert legal(partitioning, here)
         return set(fits(partitioning, here))
+
+    def _parts(self, here: set[Placed]) -> set[Placed]:
+        """The parts of partitions that can be made, in partitions that are there for parts or can be."""
+        partitioning = self._partitioning
+        if partitioning.split is None or not (
+            partitioning.mode == "mig" or partitioning.switchable
+        ):
+            return set()
+        parts = {Placed(partitioning.split.name, place) for place in partitioning.split.placements}
+        return {part for part in parts - here if legal(partitioning, {*here, part})}
 
     def _layout(self) -> set[Placed] | None:
         """All partitions that are held or somebody else's; None where a claim has the whole GPU."""
@@ -274,6 +290,15 @@ class MigLife:
 
 def _placed(instance: Instance) -> Placed:
     return Placed(instance.profile, instance.placement)
+
+
+def _cells(form: Form) -> set[int]:
+    """What the form takes, each position in as many pieces as a partition has parts."""
+    partitioning = form.gpu.partitioning
+    assert partitioning is not None
+    is_part = form.placement is not None and form.profile is not None and form.profile.whole
+    parts = {form.placement.part} if is_part and form.placement else range(partitioning.parts)
+    return {position * partitioning.parts + part for position in form.positions for part in parts}
 
 
 def _picked(choices: Iterable[T], pick: int) -> T | None:

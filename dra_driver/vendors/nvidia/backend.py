@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dra_driver.model.activity import Activity
 from dra_driver.model.device import (
     BindPassthrough,
@@ -26,19 +28,26 @@ from dra_driver.vendors.nvidia.host import DriverHost
 from dra_driver.vendors.nvidia.mig_names import Identity
 from dra_driver.vendors.nvidia.nvml import Handle
 from dra_driver.vendors.nvidia.nvml_library import NvmlLibrary
+from dra_driver.vendors.nvidia.splits import Splits
 from dra_driver.vendors.pci import Numbering
 
 _COMMON_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 
 
 class NvidiaBackend:
-    """Implements `ports.Backend` on NVML. Without a `host`, as in simulation, containers get device nodes and variables alone."""
+    """Implements `ports.Backend` on NVML. Without a `host`, as in simulation, containers get device nodes and variables alone.
+
+    `splits` are the profiles of parts of partitions that may be offered, in the order of preference: a GPU offers one.
+    """
 
     vendor = Vendor.NVIDIA
 
-    def __init__(self, nvml: NvmlLibrary, host: DriverHost | None = None) -> None:
+    def __init__(
+        self, nvml: NvmlLibrary, host: DriverHost | None = None, *, splits: Sequence[str] = ()
+    ) -> None:
         self._nvml = nvml
         self._host = host
+        self._splits = Splits(splits)
         self._health = HealthWatch(nvml)
         self._meter = ActivityMeter(nvml)
         self._numbering = Numbering()
@@ -62,12 +71,10 @@ class NvidiaBackend:
                 retryable=True,
             )
         with explained(f"GPU {pci_address}: reading it"):
-            handle = self._nvml.gpu_by_address(pci_address)
             if self._host is not None:
                 self._host.expect(self._nvml.driver_version())
-            return read_gpu(
-                self._nvml, handle, pci_address, index=self._numbering.index(pci_address, present)
-            )
+            index = self._numbering.index(pci_address, present)
+            return read_gpu(self._nvml, pci_address, index=index, splits=self._splits)
 
     def partition(self, change: PartitionChange) -> str:
         """Change the MIG mode, or create or destroy a GPU instance (`gi-3`) or compute instance (`gi-3/ci-0`).
@@ -112,7 +119,8 @@ class NvidiaBackend:
                 identity = Identity.parse(target.instance, target.gpu)
                 instance = self._nvml.gpu_instance(handle, identity.instance)
                 start = self._nvml.gpu_instance_info(instance).placement.start
-                variable = device_variable(target.gpu, f"-mig-{start}")
+                part = f"-{target.part}" if target.part else ""
+                variable = device_variable(target.gpu, f"-mig-{start}{part}")
                 uuid = self._mig_uuid(handle, identity, target)
                 nodes += self._capability_nodes(handle, identity)
         own = ContainerEdits(

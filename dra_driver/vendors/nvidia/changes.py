@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dra_driver.model.device import CreateStage, DestroyStage, SetMode
+from dra_driver.model.device import CreateStage, DestroyStage, Placement, SetMode
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.discovery import (
     COMPUTE_INSTANCE,
     GPU_INSTANCE,
     MIG,
     WHOLE,
+    compute_profiles,
     explained,
-    full_compute_profiles,
     gpu_profiles,
     is_switchable,
 )
-from dra_driver.vendors.nvidia.mig_names import Identity
+from dra_driver.vendors.nvidia.mig_names import Identity, part_name
 from dra_driver.vendors.nvidia.nvml import (
     Code,
     GpuProfile,
@@ -27,6 +27,7 @@ from dra_driver.vendors.nvidia.nvml import (
     NvmlError,
     code_name,
 )
+from dra_driver.vendors.nvidia.splits import PART_SLICES
 from dra_driver.vendors.nvidia.users import SwitchingNvml
 
 _MODES = {WHOLE: MigMode.DISABLED, MIG: MigMode.ENABLED}
@@ -67,13 +68,15 @@ def create_stage(nvml: Nvml, change: CreateStage) -> str:
     )
     with explained(doing):
         gpu = nvml.gpu_by_address(change.gpu)
-        profile = _profile(nvml, gpu, change)
+        profile, slices = _profile(nvml, gpu, change)
+        if change.stage == GPU_INSTANCE and change.shared:
+            return str(_shared(nvml, gpu, profile, change, doing))
         if change.stage == GPU_INSTANCE:
             made = nvml.create_gpu_instance(gpu, profile.id, change.placement)
             with _made(doing):
                 return str(Identity(nvml.gpu_instance_info(made).id))
         if change.stage == COMPUTE_INSTANCE:
-            return str(_create_compute(nvml, gpu, profile, change, doing))
+            return str(_create_compute(nvml, gpu, (profile, slices), change, doing))
     raise VendorError(f"{doing}: a MIG partition has no such stage")
 
 
@@ -93,8 +96,9 @@ def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
                 return change.identity
             if identity.compute is None:
                 nvml.destroy_gpu_instance(instance)
-            else:
-                compute = nvml.compute_instance(instance, identity.compute)
+                return change.identity
+            compute = nvml.compute_instance(instance, identity.compute)
+            if _is_that_part(nvml, gpu, compute, created):
                 nvml.destroy_compute_instance(compute)
         except NvmlError as error:
             if error.code not in _GONE:
@@ -104,8 +108,16 @@ def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
 
 def _is_what_was_made(nvml: Nvml, gpu: Handle, instance: Handle, created: CreateStage) -> bool:
     """Numbers of instances are used again, so what it is gets checked before anything is done to it."""
-    info, profile = nvml.gpu_instance_info(instance), _profile(nvml, gpu, created)
-    return (info.profile_id, info.placement) == (profile.id, created.placement)
+    info, (profile, _) = nvml.gpu_instance_info(instance), _profile(nvml, gpu, created)
+    return (info.profile_id, info.placement) == (profile.id, created.placement.undivided)
+
+
+def _is_that_part(nvml: Nvml, gpu: Handle, compute: Handle, created: CreateStage) -> bool:
+    """Compute instances' numbers are used again as well, for other parts; one that fills its GPU instance has no other beside it."""
+    profile, slices = _profile(nvml, gpu, created)
+    if slices == profile.slices:
+        return True
+    return nvml.compute_instance_info(compute).start == slices * created.placement.part
 
 
 def _refuse_with_instances(nvml: Nvml, gpu: Handle, doing: str) -> None:
@@ -136,27 +148,46 @@ def _refusal(message: str) -> VendorError:
     return VendorError(message, retryable=True, refused=True)
 
 
-def _profile(nvml: Nvml, gpu: Handle, change: CreateStage) -> GpuProfile:
+def _profile(nvml: Nvml, gpu: Handle, change: CreateStage) -> tuple[GpuProfile, int]:
+    """The GPU instance's profile, and how many of its compute slices the change is about: all, or those of a part."""
     known = dict(gpu_profiles(nvml, gpu))
-    if change.profile not in known:
-        raise VendorError(
-            f"GPU {change.gpu}: profile {change.profile!r} is none of {', '.join(known)}"
-        )
-    return known[change.profile]
+    if change.profile in known:
+        return known[change.profile], known[change.profile].slices
+    for name, profile in known.items():
+        for slices in PART_SLICES:
+            if change.profile == part_name(slices, name) and slices < profile.slices:
+                return profile, slices
+    raise VendorError(f"GPU {change.gpu}: profile {change.profile!r} is none of {', '.join(known)}")
+
+
+def _shared(
+    nvml: Nvml, gpu: Handle, profile: GpuProfile, change: CreateStage, doing: str
+) -> Identity:
+    """The GPU instance that another claim made."""
+    for instance in nvml.gpu_instances(gpu, profile.id):
+        info = nvml.gpu_instance_info(instance)
+        if info.placement == change.placement:
+            return Identity(info.id)
+    raise _refusal(f"{doing}: the instance that other claims have parts of is gone; try again")
 
 
 def _create_compute(
-    nvml: Nvml, gpu: Handle, profile: GpuProfile, change: CreateStage, doing: str
+    nvml: Nvml, gpu: Handle, sized: tuple[GpuProfile, int], change: CreateStage, doing: str
 ) -> Identity:
-    """Fill the parent. Its number may by now be another's, so what it is gets checked first."""
+    """Fill the parent, or a part of it. Its number may by now be another's, so what it is gets checked first."""
+    profile, slices = sized
     parent = Identity.parse(change.parent or "", change.gpu)
     instance = nvml.gpu_instance(gpu, parent.instance)
     if not _is_what_was_made(nvml, gpu, instance, change):
         raise VendorError(f"{doing}: {parent} is another instance by now; prepare the claim anew")
-    full = full_compute_profiles(nvml, instance, profile.slices)
-    if not full:
-        raise VendorError(f"{doing}: {parent} has no compute profile of {profile.slices} slices")
-    made = nvml.create_compute_instance(instance, full[0].id)
+    fitting = compute_profiles(nvml, instance, slices)
+    if not fitting:
+        raise VendorError(f"{doing}: {parent} has no compute profile of {slices} slices")
+    if slices == profile.slices:
+        made = nvml.create_compute_instance(instance, fitting[0].id)
+    else:  # the smallest of that size, as only of that there are as many as there are parts
+        place = Placement(slices * change.placement.part, slices)
+        made = nvml.create_compute_instance(instance, fitting[-1].id, place)
     with _made(doing):
         return Identity(parent.instance, nvml.compute_instance_info(made).id)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
 from dra_driver.model.device import Gpu, Instance, Partitioning, PartitionProfile, Vendor
 from dra_driver.model.slices import AttributeValue, Version
-from dra_driver.vendors.nvidia.mig_names import Identity, profile_name
+from dra_driver.vendors.nvidia.mig_names import Identity, part_name, profile_name
 from dra_driver.vendors.nvidia.nvml import (
     COMPUTE_PROFILE_INDEXES,
     GPU_PROFILE_INDEXES,
@@ -24,6 +25,7 @@ from dra_driver.vendors.nvidia.nvml import (
     Nvml,
     NvmlError,
 )
+from dra_driver.vendors.nvidia.splits import PART_SLICES, Splits
 
 WHOLE, MIG = "whole", "mig"
 GPU_INSTANCE, COMPUTE_INSTANCE = "gpu-instance", "compute-instance"
@@ -48,8 +50,9 @@ def explained(doing: str) -> Iterator[None]:
         raise NvmlError(error.code, doing) from error
 
 
-def read_gpu(nvml: Nvml, handle: Handle, pci_address: str, *, index: int) -> Gpu:
+def read_gpu(nvml: Nvml, pci_address: str, *, index: int, splits: Splits) -> Gpu:
     """Everything about the GPU; NvmlError if it does not answer."""
+    handle = nvml.gpu_by_address(pci_address)
     place, capability = nvml.pci_place(pci_address), nvml.compute_capability(handle)
     profiles = dict(gpu_profiles(nvml, handle))
     return Gpu(
@@ -67,7 +70,7 @@ def read_gpu(nvml: Nvml, handle: Handle, pci_address: str, *, index: int) -> Gpu
         pcie_root=place.root,
         engines=MappingProxyType(_totals(profiles, _engines)),
         extras=MappingProxyType(_versions(nvml, handle) | _pending_mode(nvml, handle)),
-        partitioning=_partitioning(nvml, handle, profiles),
+        partitioning=_partitioning(nvml, handle, profiles, splits),
         instances=_instances(nvml, handle, profiles),
     )
 
@@ -86,25 +89,25 @@ def is_switchable(nvml: Nvml, handle: Handle) -> bool:
     return bool(_if_there(partial(nvml.is_mig_resetless, handle)))
 
 
-def full_compute_profiles(nvml: Nvml, instance: Handle, slices: int) -> tuple[ComputeProfile, ...]:
-    """The compute profiles that take all slices of the GPU instance, most multiprocessors first.
+def compute_profiles(nvml: Nvml, instance: Handle, slices: int) -> tuple[ComputeProfile, ...]:
+    """The compute profiles that take so many slices of the GPU instance, most multiprocessors first.
 
     There may be several: some boards have a second 7-slice profile for NVLink, or a larger 1-slice one.
     """
     asked = (_if_there(partial(nvml.compute_profile, instance, i)) for i in COMPUTE_PROFILE_INDEXES)
-    full = (profile for profile in asked if profile is not None and profile.slices == slices)
-    return tuple(sorted(full, key=lambda profile: -profile.multiprocessors))
+    fitting = (profile for profile in asked if profile is not None and profile.slices == slices)
+    return tuple(sorted(fitting, key=lambda profile: -profile.multiprocessors))
 
 
 def _partitioning(
-    nvml: Nvml, handle: Handle, profiles: Mapping[str, GpuProfile]
+    nvml: Nvml, handle: Handle, profiles: Mapping[str, GpuProfile], splits: Splits
 ) -> Partitioning | None:
     modes = _if_there(partial(nvml.mig_mode, handle))
     asked = (_profile(nvml, handle, name, profile) for name, profile in profiles.items())
     cuts = tuple(cut for cut in asked if cut.placements)
     if modes is None or not cuts:
         return None
-    return Partitioning(
+    whole = Partitioning(
         mode=MIG if modes[0] == MigMode.ENABLED else WHOLE,
         whole_mode=WHOLE,
         switchable=is_switchable(nvml, handle),
@@ -112,6 +115,7 @@ def _partitioning(
         counters=MappingProxyType(_totals(profiles, _amounts)),
         profiles=cuts,
     )
+    return splits.offered(whole)
 
 
 def _profile(nvml: Nvml, handle: Handle, name: str, profile: GpuProfile) -> PartitionProfile:
@@ -133,11 +137,12 @@ def _instances(
     if uuids is None:
         return ()
     found = (
-        _if_there(partial(_instance, nvml, instance, (name, profile), uuids))
+        one
         for name, profile in profiles.items()
         for instance in _if_there(partial(nvml.gpu_instances, handle, profile.id)) or ()
+        for one in _if_there(partial(_instance, nvml, instance, (name, profile), uuids)) or ()
     )
-    return tuple(sorted((one for one in found if one), key=lambda one: one.placement))
+    return tuple(sorted(found, key=lambda one: one.placement))
 
 
 def _instance(
@@ -145,26 +150,47 @@ def _instance(
     handle: Handle,
     named: tuple[str, GpuProfile],
     uuids: Mapping[tuple[int, int], str],
-) -> Instance:
-    """A GPU instance that somebody split between several compute instances counts as incomplete: it is nobody's partition.
+) -> tuple[Instance, ...]:
+    """The GPU instance, and the compute instances between which it is split, if it is: then it is no partition itself.
 
-    So does one whose MIG device appeared only after `uuids` had been read.
+    One whose MIG device appeared only after `uuids` had been read counts as incomplete.
     """
     name, profile = named
     info = nvml.gpu_instance_info(handle)
     filled = (
         nvml.compute_instance_info(compute).id
-        for candidate in full_compute_profiles(nvml, handle, profile.slices)
+        for candidate in compute_profiles(nvml, handle, profile.slices)
         for compute in nvml.compute_instances(handle, candidate.id)
     )
     compute_id = next((number for number in filled if (info.id, number) in uuids), None)
-    return Instance(
+    bare = Instance(
         profile=name,
         placement=info.placement,
         identity=str(Identity(info.id, compute_id)),
         uuid="" if compute_id is None else uuids[info.id, compute_id],
         complete=compute_id is not None,
     )
+    if bare.complete or info.id not in {instance for instance, _ in uuids}:
+        return (bare,)
+    return (bare, *_parts(nvml, handle, bare, uuids))
+
+
+def _parts(
+    nvml: Nvml, handle: Handle, whole: Instance, uuids: Mapping[tuple[int, int], str]
+) -> Iterator[Instance]:
+    """The compute instances of a size that can be offered; others are nobody's."""
+    number = Identity.parse(whole.identity, whole.profile).instance
+    for slices in PART_SLICES:
+        for profile in compute_profiles(nvml, handle, slices):
+            for compute in nvml.compute_instances(handle, profile.id):
+                info = nvml.compute_instance_info(compute)
+                if (number, info.id) in uuids:
+                    yield Instance(
+                        profile=part_name(slices, whole.profile),
+                        placement=replace(whole.placement, part=info.start // slices),
+                        identity=str(Identity(number, info.id)),
+                        uuid=uuids[number, info.id],
+                    )
 
 
 def _amounts(profile: GpuProfile) -> dict[str, int]:

@@ -23,6 +23,11 @@ def profile_name(index: int, profile: GpuProfile, gpu_memory_bytes: int) -> str:
     return f"{profile.slices}g.{gigabytes}gb{GPU_PROFILE_SUFFIXES.get(index, '')}"
 
 
+def part_name(slices: int, whole: str) -> str:
+    """`1c.3g.40gb`: so many compute slices of a partition of that profile."""
+    return f"{slices}c.{whole}"
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """`gi-3`, or `gi-3/ci-0` with its compute instance."""

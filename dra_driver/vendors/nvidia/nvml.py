@@ -172,10 +172,14 @@ class ComputeProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeInstance:
-    """`nvmlComputeInstanceInfo_t`. Its `device` is the GPU: the MIG device's UUID comes from `Nvml.mig_uuids`."""
+    """`nvmlComputeInstanceInfo_t`. Its `device` is the GPU: the MIG device's UUID comes from `Nvml.mig_uuids`.
+
+    `start` is its first compute slice in the GPU instance.
+    """
 
     id: int
     profile_id: int
+    start: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,8 +268,13 @@ class Nvml(Protocol):
     def compute_profile(self, instance: Handle, index: int) -> ComputeProfile:
         """The profile of that COMPUTE_PROFILE_INDEXES; NOT_SUPPORTED where the instance lacks it."""
 
-    def create_compute_instance(self, instance: Handle, profile_id: int) -> Handle:
-        """A new compute instance."""
+    def create_compute_instance(
+        self, instance: Handle, profile_id: int, placement: Placement | None = None
+    ) -> Handle:
+        """A new compute instance, on these compute slices of the GPU instance or on some that are free.
+
+        INVALID_ARGUMENT if it may not start there, INSUFFICIENT_RESOURCES if they are taken.
+        """
 
     def compute_instances(self, instance: Handle, profile_id: int) -> tuple[Handle, ...]:
         """Those of that profile."""

@@ -198,9 +198,15 @@ class PynvmlNvml:
             id=info.id, slices=info.sliceCount, multiprocessors=info.multiprocessorCount
         )
 
-    def create_compute_instance(self, instance: Handle, profile_id: int) -> Handle:
+    def create_compute_instance(
+        self, instance: Handle, profile_id: int, placement: Placement | None = None
+    ) -> Handle:
         """See Nvml."""
-        return self._hold("GpuInstanceCreateComputeInstance", instance, profile_id)
+        if placement is None:
+            return self._hold("GpuInstanceCreateComputeInstance", instance, profile_id)
+        place = _pynvml().c_nvmlComputeInstancePlacement_t(placement.start, placement.size)
+        create = "GpuInstanceCreateComputeInstanceWithPlacement"
+        return self._hold(create, instance, profile_id, byref(place))
 
     def compute_instances(self, instance: Handle, profile_id: int) -> tuple[Handle, ...]:
         """See Nvml."""
@@ -216,7 +222,7 @@ class PynvmlNvml:
     def compute_instance_info(self, compute: Handle) -> ComputeInstance:
         """See Nvml."""
         info = self._call("ComputeInstanceGetInfo", compute)
-        return ComputeInstance(id=info.id, profile_id=info.profileId)
+        return ComputeInstance(id=info.id, profile_id=info.profileId, start=info.placement.start)
 
     def destroy_compute_instance(self, compute: Handle) -> None:
         """See Nvml."""

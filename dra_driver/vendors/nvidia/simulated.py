@@ -33,7 +33,12 @@ from dra_driver.vendors.nvidia.simulated_faults import meets_faults, open_faults
 from dra_driver.vendors.nvidia.simulated_file import StateFile
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu, simulated_gpus
 from dra_driver.vendors.nvidia.simulated_health import SimulatedHealth
-from dra_driver.vendors.nvidia.simulated_state import COMPUTE_SLICES, InstanceState, MigState
+from dra_driver.vendors.nvidia.simulated_state import (
+    COMPUTE_SLICES,
+    ComputeWish,
+    InstanceState,
+    MigState,
+)
 
 T = TypeVar("T")
 
@@ -203,16 +208,18 @@ class SimulatedNvml:
         multiprocessors = whole.multiprocessors * slices // whole.slices
         return ComputeProfile(id=index, slices=slices, multiprocessors=multiprocessors)
 
-    def create_compute_instance(self, instance: _Instance, profile_id: int) -> _Compute:
+    def create_compute_instance(
+        self, instance: _Instance, profile_id: int, placement: Placement | None = None
+    ) -> _Compute:
         """See Nvml."""
-        gpu = instance.gpu
-        number = self._change(
-            gpu,
-            lambda s: simulated_state.with_compute(
-                gpu.board, s, instance.id, profile_id, gpu.mig_uuid(s.created)
-            ),
-        )
-        return _Compute(instance, number)
+        gpu, start = instance.gpu, placement.start if placement else None
+
+        def rule(state: MigState) -> tuple[MigState, int]:
+            uuid = gpu.mig_uuid(state.created)
+            wish = ComputeWish(profile_id=profile_id, uuid=uuid, start=start)
+            return simulated_state.with_compute(gpu.board, state, instance.id, wish)
+
+        return _Compute(instance, self._change(gpu, rule))
 
     def compute_instances(self, instance: _Instance, profile_id: int) -> tuple[_Compute, ...]:
         """See Nvml."""
@@ -226,7 +233,7 @@ class SimulatedNvml:
     def compute_instance_info(self, compute: _Compute) -> ComputeInstance:
         """See Nvml."""
         found = self._found(compute.instance).compute(compute.id)
-        return ComputeInstance(id=found.id, profile_id=found.profile_id)
+        return ComputeInstance(id=found.id, profile_id=found.profile_id, start=found.start)
 
     def destroy_compute_instance(self, compute: _Compute) -> None:
         """See Nvml."""

@@ -14,6 +14,7 @@ from dra_driver.vendors.nvidia.nvml import MigMode, NvmlError, PciPlace
 from dra_driver.vendors.nvidia.profiles import BOARDS, Board, Cut
 from dra_driver.vendors.nvidia.simulated_state import (
     COMPUTE_SLICES,
+    ComputeWish,
     MigState,
     with_compute,
     with_instance,
@@ -115,10 +116,10 @@ def _with_made(gpu: SimulatedGpu, state: MigState, wanted: InstanceSpec, where: 
 def _possible(gpu: SimulatedGpu, state: MigState, cut: Cut) -> Iterator[tuple[int, MigState]]:
     """The starts at which the profile can still stand, each with the state it leads to."""
     full = next(index for index, slices in COMPUTE_SLICES.items() if slices == cut.profile.slices)
-    uuid = gpu.mig_uuid(state.created)
+    wish = ComputeWish(profile_id=full, uuid=gpu.mig_uuid(state.created))
     for placement in cut.placements:
         try:
             bare, number = with_instance(gpu.board, state, cut.profile.id, placement)
         except NvmlError:
             continue
-        yield placement.start, with_compute(gpu.board, bare, number, full, uuid)[0]
+        yield placement.start, with_compute(gpu.board, bare, number, wish)[0]

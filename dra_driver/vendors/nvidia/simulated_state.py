@@ -20,11 +20,21 @@ COMPUTE_SLICES = {0: 1, 1: 2, 2: 3, 3: 4, 4: 7}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeState:
-    """A compute instance that exists."""
+    """A compute instance that exists; `start` is its first compute slice."""
 
     id: int
     profile_id: int
     uuid: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeWish:
+    """A compute instance that is to be; without a `start` on the first slices that are free."""
+
+    profile_id: int
+    uuid: str
+    start: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,18 +116,30 @@ def without_instance(state: MigState, instance_id: int) -> MigState:
 
 
 def with_compute(
-    board: Board, state: MigState, instance_id: int, profile_id: int, uuid: str
+    board: Board, state: MigState, instance_id: int, wanted: ComputeWish
 ) -> tuple[MigState, int]:
     """The state with one more compute instance in that GPU instance, and its id: the lowest free one."""
     instance = state.instance(instance_id)
     slices = cut_of(board, instance.profile_id).profile.slices
-    taken = sum(COMPUTE_SLICES[c.profile_id] for c in instance.computes)
-    if profile_id not in COMPUTE_SLICES or COMPUTE_SLICES[profile_id] > slices:
-        _refuse(Code.NOT_SUPPORTED, f"compute profile {profile_id} in {slices} slices")
-    if taken + COMPUTE_SLICES[profile_id] > slices:
-        _refuse(Code.INSUFFICIENT_RESOURCES, f"compute profile {profile_id} in {slices} slices")
+    size = COMPUTE_SLICES.get(wanted.profile_id, slices + 1)
+    if size > slices:
+        _refuse(Code.NOT_SUPPORTED, f"compute profile {wanted.profile_id} in {slices} slices")
+    starts = range(0, slices - size + 1, size)
+    if wanted.start is not None and wanted.start not in starts:
+        _refuse(Code.INVALID_ARGUMENT, f"compute profile {wanted.profile_id} at {wanted.start}")
+    taken = {
+        slot
+        for one in instance.computes
+        for slot in range(one.start, one.start + COMPUTE_SLICES[one.profile_id])
+    }
+    free = [start for start in starts if taken.isdisjoint(range(start, start + size))]
+    chosen = [start for start in free if wanted.start in {None, start}]
+    if not chosen:
+        _refuse(Code.INSUFFICIENT_RESOURCES, f"{size} compute slices in {slices}")
     compute_id = _lowest_free({c.id for c in instance.computes}, first=0)
-    new = ComputeState(id=compute_id, profile_id=profile_id, uuid=uuid)
+    new = ComputeState(
+        id=compute_id, profile_id=wanted.profile_id, uuid=wanted.uuid, start=chosen[0]
+    )
     filled = replace(instance, computes=(*instance.computes, new))
     return replace(_exchanged(state, filled), created=state.created + 1), new.id
 

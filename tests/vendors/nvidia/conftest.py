@@ -249,6 +249,13 @@ class Library:
     ) -> None:
         self._give(handle._obj, self._nvml.create_compute_instance(self._of(instance), profile_id))
 
+    def c_nvmlGpuInstanceCreateComputeInstanceWithPlacement(
+        self, instance: Any, profile_id: int, place: Any, handle: Any
+    ) -> None:
+        placement = Placement(place._obj.start, place._obj.size)
+        made = self._nvml.create_compute_instance(self._of(instance), profile_id, placement)
+        self._give(handle._obj, made)
+
     def c_nvmlGpuInstanceGetComputeInstances(
         self, instance: Any, profile_id: int, buffer: Any, count: Any
     ) -> None:
@@ -262,6 +269,7 @@ class Library:
     def c_nvmlComputeInstanceGetInfo_v2(self, compute: Any, info: Any) -> None:
         found = self._nvml.compute_instance_info(self._of(compute))
         info._obj.id, info._obj.profileId = found.id, found.profile_id
+        info._obj.placement.start = found.start
 
     def c_nvmlComputeInstanceDestroy(self, compute: Any) -> None:
         self._nvml.destroy_compute_instance(self._of(compute))

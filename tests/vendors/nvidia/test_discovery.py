@@ -133,5 +133,10 @@ def test_an_instance_split_by_others_is_nobodys_partition(simulate: Simulate) ->
     nvml = simulate(mode="mig")
     instance = nvml.create_gpu_instance(nvml.gpu_by_address(GPU), 9, Placement(4, 4))
     nvml.create_compute_instance(instance, 0)
-    (found,) = only_gpu(NvidiaBackend(nvml)).instances
+    found, part = only_gpu(NvidiaBackend(nvml)).instances
+    assert (part.profile, part.placement, part.complete) == (
+        "1c.3g.40gb",
+        Placement(4, 4, part=0),
+        True,
+    )
     assert not found.complete

@@ -167,6 +167,22 @@ def test_compute_instances_share_the_slices_of_their_gpu_instance(
 
 
 @on_all_boards
+def test_a_compute_instance_stands_where_it_was_asked_for(hardware: Hardware, model: str) -> None:
+    """Each single slice, the last one first; a slice has room for one, and one beyond the end is no place."""
+    nvml = hardware(model=model, mode="mig")
+    gpu = first(nvml)
+    profile, place = largest(nvml, gpu)
+    instance = nvml.create_gpu_instance(gpu, profile.id, place)
+    single = nvml.compute_profile(instance, 0).id
+    for start in reversed(range(profile.slices)):
+        made = nvml.create_compute_instance(instance, single, Placement(start, 1))
+        assert nvml.compute_instance_info(made).start == start
+    for start, code in ((0, Code.INSUFFICIENT_RESOURCES), (profile.slices, Code.INVALID_ARGUMENT)):
+        make = partial(nvml.create_compute_instance, instance, single, Placement(start, 1))
+        assert refusal(make) == code
+
+
+@on_all_boards
 def test_a_compute_profile_fills_its_gpu_instance(hardware: Hardware, model: str) -> None:
     """For each GPU profile there is a compute profile of as many slices; a larger one is not supported."""
     nvml = hardware(model=model, mode="mig")
@@ -178,7 +194,9 @@ def test_a_compute_profile_fills_its_gpu_instance(hardware: Hardware, model: str
         full = next(one for one in offered if one.slices == profile.slices)
         assert full.multiprocessors == profile.multiprocessors
         compute = nvml.create_compute_instance(instance, full.id)
-        assert nvml.compute_instance_info(compute) == ComputeInstance(id=0, profile_id=full.id)
+        assert nvml.compute_instance_info(compute) == ComputeInstance(
+            id=0, profile_id=full.id, start=0
+        )
         nvml.destroy_compute_instance(compute)
         nvml.destroy_gpu_instance(instance)
 

@@ -69,8 +69,8 @@ struct instance *instance_of(struct gpu *gpu, const struct compute *compute)
     return &gpu->instances[offset / sizeof(struct instance)];
 }
 
-/* A new one in an instance that has the slices: lowest free numbers, and a UUID that no other ever had. */
-static struct compute *make(struct gpu *gpu, struct instance *instance, uint32_t profile)
+/* A new one in an instance, from that slice on: lowest free numbers, and a UUID that no other ever had. */
+static struct compute *make(struct gpu *gpu, struct instance *instance, uint32_t profile, uint32_t start)
 {
     struct compute *free = instance->computes;
     while (free->kind != NOTHING)
@@ -81,11 +81,42 @@ static struct compute *make(struct gpu *gpu, struct instance *instance, uint32_t
     while (mig_device(gpu, free->mig_index))
         free->mig_index++;
     free->profile = profile;
+    free->start = start;
     /* The GPU's UUID with a count instead of its first group. */
     snprintf(free->uuid, sizeof free->uuid, "MIG-%08x%.50s", ++gpu->created,
              gpu->uuid + strlen("GPU-00000000"));
     free->kind = COMPUTE_INSTANCE;
     return free;
+}
+
+/* Whether none of these compute slices is taken. */
+static int is_free(const struct instance *instance, uint32_t start, uint32_t size)
+{
+    for (int i = 0; i < COMPUTES; i++) {
+        const struct compute *one = &instance->computes[i];
+        if (one->kind != NOTHING && one->start < start + size &&
+            start < one->start + compute_slices[one->profile])
+            return 0;
+    }
+    return 1;
+}
+
+/* At that place, or, without one, at the first that is free. */
+static nvmlReturn_t create(struct gpu *gpu, struct instance *instance, unsigned profile_id,
+                           const nvmlComputeInstancePlacement_t *place, nvmlComputeInstance_t *made)
+{
+    uint32_t slices = cut_around(gpu, instance)->amounts[0];
+    if (profile_id >= COMPUTE_PROFILES || compute_slices[profile_id] > slices)
+        return NVML_ERROR_NOT_SUPPORTED;
+    uint32_t size = compute_slices[profile_id];
+    if (place && (place->size != size || place->start % size || place->start + size > slices))
+        return NVML_ERROR_INVALID_ARGUMENT;
+    for (uint32_t start = 0; start + size <= slices; start += size)
+        if ((!place || place->start == start) && is_free(instance, start, size)) {
+            *made = make(gpu, instance, profile_id, start);
+            return NVML_SUCCESS;
+        }
+    return NVML_ERROR_INSUFFICIENT_RESOURCES;
 }
 
 API nvmlReturn_t nvmlGpuInstanceCreateComputeInstance(nvmlGpuInstance_t handle, unsigned profile_id,
@@ -95,17 +126,18 @@ API nvmlReturn_t nvmlGpuInstanceCreateComputeInstance(nvmlGpuInstance_t handle, 
     struct gpu *gpu = enter(__func__, handle, GPU_INSTANCE, &code);
     if (!gpu)
         return code;
-    struct instance *instance = handle;
-    uint32_t slices = cut_around(gpu, instance)->amounts[0], taken = 0;
-    if (profile_id >= COMPUTE_PROFILES || compute_slices[profile_id] > slices)
-        return leave(NVML_ERROR_NOT_SUPPORTED);
-    for (int i = 0; i < COMPUTES; i++)
-        if (instance->computes[i].kind != NOTHING)
-            taken += compute_slices[instance->computes[i].profile];
-    if (taken + compute_slices[profile_id] > slices)
-        return leave(NVML_ERROR_INSUFFICIENT_RESOURCES);
-    *made = make(gpu, instance, profile_id);
-    return leave(NVML_SUCCESS);
+    return leave(create(gpu, handle, profile_id, NULL, made));
+}
+
+API nvmlReturn_t nvmlGpuInstanceCreateComputeInstanceWithPlacement(
+    nvmlGpuInstance_t handle, unsigned profile_id, const nvmlComputeInstancePlacement_t *place,
+    nvmlComputeInstance_t *made)
+{
+    nvmlReturn_t code;
+    struct gpu *gpu = enter(__func__, handle, GPU_INSTANCE, &code);
+    if (!gpu)
+        return code;
+    return leave(create(gpu, handle, profile_id, place, made));
 }
 
 API nvmlReturn_t nvmlGpuInstanceGetComputeInstances(nvmlGpuInstance_t handle, unsigned profile_id,
@@ -147,7 +179,7 @@ API nvmlReturn_t nvmlComputeInstanceGetInfo_v2(nvmlComputeInstance_t handle,
         .gpuInstance = instance_of(gpu, compute),
         .id = compute->id,
         .profileId = compute->profile,
-        .placement = {.size = compute_slices[compute->profile]},
+        .placement = {.start = compute->start, .size = compute_slices[compute->profile]},
     };
     return leave(NVML_SUCCESS);
 }

@@ -50,7 +50,7 @@ class Load(Structure):
 
 class Compute(Structure):
     _fields_: ClassVar = [
-        *_numbers("kind", "id", "profile", "mig_index"),
+        *_numbers("kind", "id", "profile", "mig_index", "start"),
         ("uuid", c_char * 64),
         ("load", Load),
     ]

@@ -38,7 +38,7 @@ struct load {
 };
 
 struct compute {
-    uint32_t kind, id, profile, mig_index;
+    uint32_t kind, id, profile, mig_index, start;
     char uuid[64];
     struct load load;
 };

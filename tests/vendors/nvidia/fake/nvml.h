@@ -146,11 +146,13 @@ typedef struct {
     char name[96];
 } nvmlComputeInstanceProfileInfo_v2_t;
 
+typedef nvmlGpuInstancePlacement_t nvmlComputeInstancePlacement_t;
+
 typedef struct {
     nvmlDevice_t device;
     nvmlGpuInstance_t gpuInstance;
     uint32_t id, profileId;
-    nvmlGpuInstancePlacement_t placement;
+    nvmlComputeInstancePlacement_t placement;
 } nvmlComputeInstanceInfo_t;
 
 #define VERSION_OF(type, number) ((uint32_t)(sizeof(type) | (number) << 24))

@@ -1,0 +1,129 @@
+"""Parts of MIG partitions: several claims on one partition, which is made for the first of them and goes with the last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dra_driver.config.machine import Machine
+from dra_driver.model.device import SetMode
+from dra_driver.model.errors import ClaimError, DeviceHeld
+from dra_driver.vendors.nvidia import simulated_smi
+from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin, machine_of, ref
+from tests.vendors.faults import set_faults
+
+ADDRESS = "0000:1b:00.0"
+GPU = "gpu-0000-1b-00-0"
+PARTS = [f"{GPU}-mig-1c-3g-40gb-4-{part}" for part in range(3)]
+SPLITS = ("1c.2g.10gb", "1c.3g.40gb")
+
+
+@pytest.fixture
+async def node(tmp_path: Path, machine: Machine, api: CountingApi) -> NodePlugin:
+    """A plugin that offers parts of 3g.40gb partitions; the other profile is another board's."""
+    return await NodePlugin(tmp_path, machine, api, splits=SPLITS).start()
+
+
+async def restarted(node: NodePlugin, splits: tuple[str, ...] = SPLITS) -> NodePlugin:
+    """The next process, over what this one left."""
+    machine = machine_of("H100-SXM5-80GB")
+    return await NodePlugin(node.folder, machine, node.api, splits=splits).start()
+
+
+def there(node: NodePlugin) -> list[tuple[str, int]]:
+    """Profile and part of every instance; the partition itself is the first of them."""
+    return [(i.profile, i.placement.part) for g in node.inventory().gpus for i in g.instances]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+async def test_the_partition_goes_with_its_last_part(
+    node: NodePlugin, new_claim: NewClaim, order: tuple[int, ...]
+) -> None:
+    """Three claims with a part each, which leave in any order, through a restart: the others keep what they have."""
+    claims = [new_claim(part) for part in PARTS]
+    for claim in claims:
+        await node.prepare(claim)
+    assert there(node) == [("3g.40gb", 0), *(("1c.3g.40gb", part) for part in range(3))]
+    uuids = {instance.uuid for gpu in node.inventory().gpus for instance in gpu.instances}
+    assert len(uuids - {""}) == 3
+    left = {0, 1, 2}
+    for part in order:
+        await node.unprepare(claims[part])
+        left -= {part}
+        node = await restarted(node)
+        assert there(node) == ([("3g.40gb", 0)] if left else []) + [
+            ("1c.3g.40gb", one) for one in sorted(left)
+        ]
+        for one in left:
+            await node.prepare(claims[one])
+    assert node.leftovers() == []
+
+
+async def test_one_claim_may_have_several_parts(node: NodePlugin, new_claim: NewClaim) -> None:
+    """Each with a variable of its own in the container; given back together."""
+    claim = new_claim(*PARTS[:2])
+    await node.prepare(claim)
+    (preparation,) = (one.preparation for one in node.state.records.values())
+    assert preparation is not None
+    told = [dict(edits.env) for _, edits in preparation.edits]
+    names = [{name for name in one if name.startswith("DRA_DEVICE")} for one in told]
+    assert names == [{"DRA_DEVICE_0000_1B_00_0_MIG_4"}, {"DRA_DEVICE_0000_1B_00_0_MIG_4_1"}]
+    await node.unprepare(claim)
+    assert node.leftovers() == []
+
+
+@pytest.mark.parametrize("other", [GPU, f"{GPU}-mig-3g-40gb-4", f"{GPU}-mig-1g-10gb-5", PARTS[0]])
+async def test_what_overlaps_the_partition_is_held(
+    node: NodePlugin, new_claim: NewClaim, other: str
+) -> None:
+    """Whatever the scheduler says: by one part as by all. Beside the partition there is room."""
+    await node.prepare(new_claim(PARTS[0]))
+    with pytest.raises(DeviceHeld):
+        await node.prepare(new_claim(other), deadline=0.0)
+    await node.prepare(new_claim(f"{GPU}-mig-4g-40gb-0"))
+
+
+async def test_a_part_that_fails_leaves_the_others_alone(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """The partition of others stays; without others it is undone with the part."""
+    failing = {ADDRESS: {"error": "UNKNOWN", "calls": ["create_compute_instance"]}}
+    set_faults(node.folder / "hardware", failing)
+    with pytest.raises(Exception, match="UNKNOWN"):
+        await node.prepare(new_claim(PARTS[0]))
+    assert there(node) == []
+    set_faults(node.folder / "hardware", {})
+    await node.prepare(new_claim(PARTS[1]))
+    set_faults(node.folder / "hardware", failing)
+    with pytest.raises(Exception, match="UNKNOWN"):
+        await node.prepare(new_claim(PARTS[0]))
+    assert there(node) == [("3g.40gb", 0), ("1c.3g.40gb", 1)]
+
+
+async def test_parts_are_kept_and_released_after_the_setting_is_gone(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """A plugin that offers none any more answers for those that claims have, and takes them back."""
+    claim = new_claim(PARTS[2])
+    told = await node.prepare(claim)
+    after = await restarted(node, splits=())
+    assert await after.prepare(claim) == told
+    await after.unprepare(claim)
+    assert after.leftovers() == []
+
+
+async def test_a_partition_that_somebody_else_made_is_not_split(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """Seen or not: it is never a place for our parts, and never destroyed."""
+    node.backend.partition(SetMode(gpu=ADDRESS, mode="mig"))
+    await node.node.survey.look()
+    simulated_smi.create(node.backend, ADDRESS, "3g.40gb", 4)
+    claim = new_claim(PARTS[0])
+    with pytest.raises(Exception, match="INSUFFICIENT_RESOURCES"):
+        await node.prepare(claim)
+    with pytest.raises(ClaimError, match="was made by somebody else"):
+        await node.prepare(claim)
+    assert there(node) == [("3g.40gb", 0)]
+    assert ref(claim).uid not in node.state.records
