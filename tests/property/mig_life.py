@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 
 from dra_driver.model.device import CreateStage, Gpu, Instance, Partitioning, SetMode
 from dra_driver.model.names import partition_name
-from dra_driver.rules.devices import render_counters, render_device
-from dra_driver.rules.forms import Form, Sharing, all_forms, made_instances
+from dra_driver.rules.forms import Sharing, all_forms, made_instances
 from dra_driver.rules.partitions import Placed, fits, legal
 from dra_driver.rules.publish import PublishMode, published_forms
 from dra_driver.vendors.nvidia import simulated_smi
@@ -26,6 +25,7 @@ from kubelet_plugin.claims import DEADLINE_S
 from tests.faults.interleaved_node import InterleavedNode, Use
 from tests.kubelet_plugin.conftest import NODE, POOL, machine_of
 from tests.property.actions import Action
+from tests.property.taking import cells, counters_suffice
 
 T = TypeVar("T", bound=Any)
 ADDRESS = "0000:1b:00.0"
@@ -53,7 +53,7 @@ class MigLife:
             machine,
             dice,
             devices={name: (name,) for name in self._forms},
-            slices={name: _cells(form) for name, form in self._forms.items()},
+            slices={name: cells(form) for name, form in self._forms.items()},
             splits=splits,
         )
         self._numbers = count(1)
@@ -229,7 +229,7 @@ class MigLife:
             form.name
             for form in published
             if form.name in self._forms.keys() - self._held.keys()
-            if _counters_suffice([*held, form])
+            if counters_suffice([*held, form])
         }
 
     def _mode_is_settled(self) -> bool:
@@ -292,27 +292,7 @@ def _placed(instance: Instance) -> Placed:
     return Placed(instance.profile, instance.placement)
 
 
-def _cells(form: Form) -> set[int]:
-    """What the form takes, each position in as many pieces as a partition has parts."""
-    partitioning = form.gpu.partitioning
-    assert partitioning is not None
-    is_part = form.placement is not None and form.profile is not None and form.profile.whole
-    parts = {form.placement.part} if is_part and form.placement else range(partitioning.parts)
-    return {position * partitioning.parts + part for position in form.positions for part in parts}
-
-
 def _picked(choices: Iterable[T], pick: int) -> T | None:
     """One of them, the same for the same choices."""
     ordered = sorted(choices)
     return ordered[pick % len(ordered)] if ordered else None
-
-
-def _counters_suffice(forms: list[Form]) -> bool:
-    counters = render_counters(forms[0].gpu)
-    assert counters is not None
-    left = dict(counters.counters)
-    for form in forms:
-        for part in render_device(form, with_counters=True).consumes:
-            for name, amount in part.counters.items():
-                left[name] -= amount
-    return all(amount.nanos >= 0 for amount in left.values())

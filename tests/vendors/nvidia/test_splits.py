@@ -10,7 +10,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from dra_driver.model.device import Partitioning, Placement
-from dra_driver.rules.devices import render_counters, render_device
 from dra_driver.rules.forms import Form, all_forms
 from dra_driver.rules.partitions import Placed, legal
 from dra_driver.rules.splitting import is_exact
@@ -19,6 +18,7 @@ from dra_driver.vendors.nvidia.backend import NvidiaBackend
 from dra_driver.vendors.nvidia.profiles import BOARDS
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.splits import possible_splits
+from tests.property.taking import counters_suffice
 
 Simulate = Callable[..., SimulatedNvml]
 MODELS = sorted(model for model, board in BOARDS.items() if board.cuts)
@@ -33,18 +33,6 @@ def cuts(nvml: SimulatedNvml) -> Partitioning:
 def forms_of(nvml: SimulatedNvml, split: str) -> list[Form]:
     (gpu,) = discover(NvidiaBackend(nvml, splits=[split])).gpus
     return [form for form in all_forms(gpu) if form.profile is not None]
-
-
-def suffices(forms: list[Form]) -> bool:
-    """Whether the published counters allow these devices together."""
-    counters = render_counters(forms[0].gpu)
-    assert counters is not None
-    left = dict(counters.counters)
-    for form in forms:
-        for part in render_device(form, with_counters=True).consumes:
-            for name, amount in part.counters.items():
-                left[name] -= amount
-    return all(amount.nanos >= 0 for amount in left.values())
 
 
 def placed(form: Form) -> Placed:
@@ -69,7 +57,7 @@ def test_counters_allow_what_the_hardware_allows_and_nothing_else(
         first, *others = sorted(forms, key=lambda form: form.profile != partitioning.split)
         for second, third in combinations(others, 2):
             together = [first, second, third]
-            assert suffices(together) == legal(partitioning, list(map(placed, together)))
+            assert counters_suffice(together) == legal(partitioning, list(map(placed, together)))
 
 
 def test_parts_of_what_only_one_partition_can_have_are_not_offered(simulate: Simulate) -> None:
