@@ -38,12 +38,12 @@ class ProfileMatcher:
         return all(device.attributes.get("profile") == wanted for wanted in expressions)
 
 
-def published(folder: Path, model: str) -> tuple[ResourceSlice, ...]:
-    """The slices of a node with one such GPU, its MIG mode on."""
+def published(folder: Path, model: str, *splits: str) -> tuple[ResourceSlice, ...]:
+    """The slices of a node with one such GPU, its MIG mode on; with `splits`, parts of partitions are offered."""
     gpus = [{"vendor": "nvidia", "model": model, "mode": "mig"}]
     header = {"apiVersion": "gpu.dra-driver.dev/v1alpha1", "kind": "Machine", "name": "test"}
     machine = Machine.model_validate(header | {"gpus": gpus})
-    backend = NvidiaBackend(SimulatedNvml(machine, node="n", state_dir=folder))
+    backend = NvidiaBackend(SimulatedNvml(machine, node="n", state_dir=folder), splits=splits)
     return desired_pool("n", discover(backend), frozenset(), PublishMode.FULL, 64).slices
 
 
@@ -99,3 +99,19 @@ def test_three_two_one_one_is_reached(tmp_path: Path, model: str) -> None:
     for order in set(permutations([names["3g"], *others])):
         together = [claim(number, profile) for number, profile in enumerate(order)]
         assert len(served(slices, together)) == 4, order
+
+
+def test_parts_fill_one_partition_before_they_begin_another(tmp_path: Path) -> None:
+    """Six parts of 3g on two partitions and no seventh; beside the first three a 4g finds all that it needs, and no whole 3g at their place."""
+    slices = published(tmp_path, "H100-SXM5-80GB", "1c.3g.40gb")
+    held: list[Claim] = []
+    for number in range(7):
+        held += served(slices, [claim(number, "1c.3g.40gb")], held)
+    devices = [one.allocation.results[0].device for one in held if one.allocation]
+    stem = "gpu-0000-1b-00-0-mig-1c-3g-40gb"
+    assert devices == [f"{stem}-{start}-{part}" for start in (4, 0) for part in range(3)]
+    assert served(slices, [claim(7, "4g.40gb")], held[:3])
+    assert not served(slices, [claim(7, "4g.40gb")], held[3:])
+    assert served(slices, [claim(7, "3g.40gb"), claim(8, "3g.40gb")]) != []
+    assert served(slices, [claim(7, "3g.40gb"), claim(8, "3g.40gb")], held[:1]) == []
+    assert served(slices, [claim(7, "7g.80gb")], held[:1]) == []
