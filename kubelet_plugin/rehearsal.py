@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from dra_driver.config.settings import PluginSettings
-from dra_driver.journal.encoding import encode_grant, encode_step
+from dra_driver.journal.encoding import encode_grant, encode_placement, encode_step
 from dra_driver.journal.store import ClaimJournal, read_boot_id
 from dra_driver.model.claim import AllocatedClaim, ClaimRef
 from dra_driver.model.device import (
     BindPassthrough,
     CreateStage,
     DestroyStage,
+    Placement,
     SetMode,
     UnbindPassthrough,
     UndoChange,
@@ -104,7 +105,7 @@ def _described(rehearsal: Rehearsal) -> Iterator[str]:
     for gone in rehearsal.undo:
         match gone:
             case DestroyStage(created=created, gpu=gpu):
-                yield f"GPU {gpu}: destroy the {created.stage} of {created.profile} at {created.placement.start}"
+                yield f"GPU {gpu}: destroy the {created.stage} of {created.profile} at {_at(created.placement)}"
             case UnbindPassthrough(gpu=gpu):
                 yield f"GPU {gpu}: give it back to its driver"
     for step in rehearsal.steps:
@@ -112,11 +113,16 @@ def _described(rehearsal: Rehearsal) -> Iterator[str]:
             case SetMode(gpu=gpu, mode=mode):
                 yield f"GPU {gpu}: switch to mode {mode}"
             case CreateStage(gpu=gpu, stage=stage, profile=profile, placement=placement):
-                yield f"GPU {gpu}: create the {stage} of {profile} at {placement.start}"
+                verb = "share" if step.change.shared else "create"
+                yield f"GPU {gpu}: {verb} the {stage} of {profile} at {_at(placement)}"
             case BindPassthrough(gpu=gpu):
                 yield f"GPU {gpu}: give it to vfio-pci"
             case UnbindPassthrough(gpu=gpu):
                 yield f"GPU {gpu}: give it back to its driver"
+
+
+def _at(placement: Placement) -> str:
+    return f"{placement.start}, part {placement.part}" if placement.part else f"{placement.start}"
 
 
 def _encode_undo(change: UndoChange) -> JsonObject:
@@ -127,7 +133,7 @@ def _encode_undo(change: UndoChange) -> JsonObject:
         "kind": "destroyStage",
         "gpu": change.gpu,
         "profile": created.profile,
-        "placement": {"start": created.placement.start, "size": created.placement.size},
+        "placement": encode_placement(created.placement),
         "stage": created.stage,
         "identity": change.identity,
     }

@@ -32,7 +32,7 @@ def encode_grant(grant: Grant) -> JsonObject:
         "requests": list(grant.requests),
         "gpu": grant.gpu,
         "profile": grant.profile,
-        "placement": _encode_placement(grant.placement) if grant.placement else None,
+        "placement": encode_placement(grant.placement) if grant.placement else None,
         "shareId": grant.share_id,
         "monitor": grant.monitor,
     }
@@ -137,7 +137,8 @@ def _whole(data: JsonObject, key: str) -> int:
     return value
 
 
-def _encode_placement(placement: Placement) -> JsonObject:
+def encode_placement(placement: Placement) -> JsonObject:
+    """Where a partition is; of a part of one, which."""
     part = {"part": placement.part} if placement.part else {}
     return {"start": placement.start, "size": placement.size} | part
 
@@ -156,7 +157,7 @@ def _encode_change(change: StepChange) -> JsonObject:
                 "kind": "createStage",
                 "gpu": gpu,
                 "profile": profile,
-                "placement": _encode_placement(placement),
+                "placement": encode_placement(placement),
                 "stage": stage,
                 "parent": change.parent,
             } | ({"shared": True} if change.shared else {})

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from dra_driver.config.machine import Machine
+from dra_driver.kube.codec import allocated_claim_from_json
 from dra_driver.model.device import SetMode
 from dra_driver.model.errors import ClaimError, DeviceHeld
 from dra_driver.vendors.nvidia import simulated_smi
-from tests.kubelet_plugin.conftest import CountingApi, NewClaim, NodePlugin, machine_of, ref
+from kubelet_plugin.planner import Snapshot, plan_prepare
+from kubelet_plugin.rehearsal import Rehearsal, as_text
+from tests.kubelet_plugin.conftest import NODE, CountingApi, NewClaim, NodePlugin, machine_of, ref
 from tests.vendors.faults import set_faults
 
 ADDRESS = "0000:1b:00.0"
@@ -127,3 +130,26 @@ async def test_a_partition_that_somebody_else_made_is_not_split(
         await node.prepare(claim)
     assert there(node) == [("3g.40gb", 0)]
     assert ref(claim).uid not in node.state.records
+
+
+async def test_a_plan_says_which_part_and_whose_partition(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """The first part makes the partition, the second is put into it."""
+    new = new_claim(*PARTS[:2])
+    record = plan_prepare(
+        Snapshot(
+            claim=allocated_claim_from_json(new),
+            node=NODE,
+            inventories=node.state.inventories,
+            boot_id="boot",
+            owner="test",
+        )
+    )
+    described = as_text(
+        Rehearsal(claim=ref(new), node=NODE, outcome="Prepare", grants=(), steps=record.steps)
+    )
+    at = "of 1c.3g.40gb at 4"
+    assert f"create the compute-instance {at}\n" in described
+    assert "share the gpu-instance of 3g.40gb at 4\n" in described
+    assert described.endswith(f"create the compute-instance {at}, part 1")
