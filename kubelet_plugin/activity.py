@@ -20,7 +20,7 @@ from kubelet_plugin.state import NodeState
 log = structlog.get_logger(__name__)
 
 IDLE_ROUNDS = 6
-"""A GPU that no claim holds, and on which nothing ran, is measured in one round of so many; each has its own, so that no round costs all."""
+"""A GPU that no claim holds, and on which nothing ran, is measured in one round of so many; all in the same, as most of the cost is in waking up."""
 _TURN_S = 0.05
 """How long the next GPU waits for the one before: together their threads would be in each other's way."""
 
@@ -77,6 +77,7 @@ class ActivityWatch:
                 await self.look()
             else:
                 self.seen.clear()
+                self._rounds = 0  # whoever leads again begins with all
 
     async def look(self) -> None:
         """Measure every GPU whose turn it is; those that are gone, or out of use, have no activity any more."""
@@ -88,8 +89,8 @@ class ActivityWatch:
         for gone in self.seen.keys() - usable.keys():
             del self.seen[gone]
         in_use, measured = self._held() | self._busy(), list[asyncio.Task[None]]()
-        for number, (address, pool) in enumerate(usable.items()):
-            if address in in_use or (self._rounds - number) % IDLE_ROUNDS == 0:
+        for address, pool in usable.items():
+            if address in in_use or self._rounds % IDLE_ROUNDS == 0:
                 measured.append(asyncio.create_task(self._measure(pool, address)))
                 await asyncio.wait(measured[-1:], timeout=_TURN_S)
         await asyncio.gather(*measured)
