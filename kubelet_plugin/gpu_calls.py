@@ -146,9 +146,12 @@ def _as_vendor_error(key: str, error: Exception) -> VendorError:
 
 
 def _examined(backend: Backend, address: str) -> tuple[Ailment, ...] | None:
-    backend.identify(Target(gpu=address))
     try:
-        return backend.health(address)
+        found = backend.health(address)
+        if found == ():
+            return found
     except VendorError as error:
         log.warning("a GPU does not tell its health", gpu=address, error=str(error))
-        return None
+        found = None
+    backend.identify(Target(gpu=address))  # one that is well has answered with that
+    return found

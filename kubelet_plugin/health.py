@@ -11,7 +11,7 @@ from dra_driver.model.inventory import Inventory
 from dra_driver.rules.forms import all_forms
 from dra_driver.rules.health import afflicted
 from kubelet_plugin.health_notices import described
-from kubelet_plugin.health_service import DeviceHealth, Health, HealthBoard
+from kubelet_plugin.health_service import DeviceHealth, DeviceHealths, Health, HealthBoard
 from kubelet_plugin.state import NodeState
 
 
@@ -26,24 +26,31 @@ class HealthReport:
         self._state = state
         self._board = board
         self._seen: dict[str, tuple[Gpu, tuple[str, ...]]] = {}
+        self._told: tuple[object, ...] = ()
 
     def refresh(self) -> None:
-        """The state says what was seen just now, and of what nothing could be seen."""
-        now = time.time()
+        """The state says what was seen just now, and of what nothing could be seen. Told anew only where it says something else."""
+        state = self._state
+        telling = dict(state.inventories), dict(state.conditions), dict(state.records)
+        current = self._board.current if telling == self._told else self._found()
+        self._told = telling
+        self._board.update(current, time.time())
+
+    def _found(self) -> DeviceHealths:
         found: dict[tuple[str, str], DeviceHealth] = {}
         for pool, inventory in self._state.inventories.items():
-            for address, health in _by_gpu(inventory, now).items():
-                sick = self._sick(inventory, address, now)
+            for address, health in _by_gpu(inventory).items():
+                sick = self._sick(inventory, address)
                 names = self._devices(inventory, address)
                 found |= {(pool, name): sick.get(name, health) for name in names}
-        self._board.update(found)
+        return found
 
-    def _sick(self, inventory: Inventory, address: str, now: float) -> Mapping[str, DeviceHealth]:
+    def _sick(self, inventory: Inventory, address: str) -> Mapping[str, DeviceHealth]:
         gpu, conditions = inventory.gpu(address), self._state.conditions.get(address)
         if gpu is None or not conditions:
             return {}
         by_device = afflicted(gpu, conditions)
-        return {name: _of_conditions(address, those, now) for name, those in by_device.items()}
+        return {name: _of_conditions(address, those) for name, those in by_device.items()}
 
     def _devices(self, inventory: Inventory, address: str) -> tuple[str, ...]:
         """The GPU's devices; those it had when it last answered, and those that claims hold, if it does not."""
@@ -61,21 +68,19 @@ class HealthReport:
         return tuple({*names, *held})
 
 
-def _of_conditions(address: str, conditions: Sequence[Condition], now: float) -> DeviceHealth:
+def _of_conditions(address: str, conditions: Sequence[Condition]) -> DeviceHealth:
     is_usable = all(one.is_usable for one in conditions)
     return DeviceHealth(
         health=Health.HEALTHY if is_usable else Health.UNHEALTHY,
-        checked_at=now,
         message="; ".join(f"GPU {address}{described(one)}" for one in conditions),
     )
 
 
-def _by_gpu(inventory: Inventory, now: float) -> dict[str, DeviceHealth]:
-    healthy = DeviceHealth(health=Health.HEALTHY, checked_at=now)
+def _by_gpu(inventory: Inventory) -> dict[str, DeviceHealth]:
+    healthy = DeviceHealth(health=Health.HEALTHY)
     return {gpu.pci_address: healthy for gpu in inventory.gpus} | {
         fault.pci_address: DeviceHealth(
             health=Health.UNKNOWN if fault.unseen else Health.UNHEALTHY,
-            checked_at=now,
             message=fault.message,
         )
         for fault in inventory.faults

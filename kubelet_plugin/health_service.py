@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -35,13 +35,9 @@ class Health(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceHealth:
-    """One device's health, as the look at the hardware at `checked_at` (seconds since 1970) found it.
-
-    `message` is for people. A later look that finds the same is equal to the earlier one.
-    """
+    """One device's health; `message` is for people."""
 
     health: Health
-    checked_at: float = field(compare=False)
     message: str = ""
 
 
@@ -52,20 +48,21 @@ DeviceHealths: TypeAlias = Mapping[tuple[str, str], DeviceHealth]
 class HealthBoard:
     """The one source of health: whoever looks at the hardware writes it, every open stream reads it.
 
-    `current` is replaced, never changed; `changed` is set when there is something to say at once. Until the first look no
-    device is named, which means unknown.
+    `current` is replaced, never changed, and was true at `checked_at` (seconds since 1970); `changed` is set when there is
+    something to say at once. Until the first look no device is named, which means unknown.
     """
 
     def __init__(self) -> None:
         self.current: DeviceHealths = {}
+        self.checked_at = 0.0
         self.changed = asyncio.Event()
         self.closed = False
 
-    def update(self, healths: DeviceHealths) -> None:
-        """This is how all devices are now. Where only the time of the look is new, the next heartbeat carries it."""
-        changed = healths != self.current
-        self.current = dict(healths)
-        if changed:
+    def update(self, healths: DeviceHealths, checked_at: float) -> None:
+        """This is how all devices are. Where only the time of the look is new, the next heartbeat carries it."""
+        self.checked_at = checked_at
+        if healths is not self.current and healths != self.current:
+            self.current = dict(healths)
             self._wake()
 
     def close(self) -> None:
@@ -109,22 +106,22 @@ class HealthService(api_pb2_grpc.DRAResourceHealthServicer):
             changed = (
                 self._board.changed
             )  # before reading: what changes while we send is not missed
-            yield self._message(self._board.current)
+            yield self._message()
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), self._timeout_s / 3)
 
-    def _message(self, healths: DeviceHealths) -> api_pb2.NodeWatchResourcesResponse:
-        timeout_s = math.ceil(self._timeout_s)
+    def _message(self) -> api_pb2.NodeWatchResourcesResponse:
+        checked_at, timeout_s = int(self._board.checked_at), math.ceil(self._timeout_s)
         return api_pb2.NodeWatchResourcesResponse(
             devices=[
                 api_pb2.DeviceHealth(
                     device=api_pb2.DeviceIdentifier(pool_name=pool, device_name=device),
                     health=found.health.value,
-                    last_updated_time=int(found.checked_at),
+                    last_updated_time=checked_at,
                     health_check_timeout_seconds=timeout_s,
                     message=_cut(found.message),
                 )
-                for (pool, device), found in healths.items()
+                for (pool, device), found in self._board.current.items()
             ]
         )
 

@@ -20,12 +20,12 @@ NODE = "n/nvidia"
 LONG_S = 3600.0  # nothing is sent twice for the heartbeat's sake
 
 
-def healthy(checked_at: float = 1000.0) -> DeviceHealth:
-    return DeviceHealth(health=Health.HEALTHY, checked_at=checked_at)
+HEALTHY = DeviceHealth(health=Health.HEALTHY)
+LOOK = 1001.5
 
 
 def sick(message: str = "ECC error") -> DeviceHealth:
-    return DeviceHealth(health=Health.UNHEALTHY, checked_at=1001.5, message=message)
+    return DeviceHealth(health=Health.UNHEALTHY, message=message)
 
 
 @asynccontextmanager
@@ -69,7 +69,7 @@ async def read(stream: Any) -> dict[str, str]:
 async def test_a_device_is_told_field_for_field(tmp_path: Path, open_stream: Any) -> None:
     """Both versions alike: pool, name, health, the look's time, the time-out, and a text for people."""
     board = HealthBoard()
-    board.update({(NODE, "gpu-0"): sick("ECC error on bank 3")})
+    board.update({(NODE, "gpu-0"): sick("ECC error on bank 3")}, LOOK)
     async with connected(tmp_path, board, timeout_s=45.0) as channel:
         [device] = (await open_stream(channel).read()).devices
         assert (device.device.pool_name, device.device.device_name) == (NODE, "gpu-0")
@@ -84,43 +84,43 @@ async def test_a_change_is_told_at_once_and_in_full(tmp_path: Path) -> None:
     async with connected(tmp_path, board) as channel:
         stream = watch(channel)
         assert await read(stream) == {}
-        board.update({(NODE, "a"): healthy(), (NODE, "b"): healthy()})
+        board.update({(NODE, "a"): HEALTHY, (NODE, "b"): HEALTHY}, LOOK)
         assert await read(stream) == {"a": "HEALTHY", "b": "HEALTHY"}
-        board.update({(NODE, "a"): healthy(), (NODE, "b"): sick()})
+        board.update({(NODE, "a"): HEALTHY, (NODE, "b"): sick()}, LOOK)
         assert await read(stream) == {"a": "HEALTHY", "b": "UNHEALTHY"}
-        unknown = DeviceHealth(health=Health.UNKNOWN, checked_at=0.0)
-        board.update({(NODE, "a"): unknown})
+        unknown = DeviceHealth(health=Health.UNKNOWN)
+        board.update({(NODE, "a"): unknown}, LOOK)
         assert await read(stream) == {"a": "UNKNOWN"}
 
 
 async def test_a_change_of_the_message_alone_is_told(tmp_path: Path) -> None:
     """Another fault of a device that was sick already."""
     board = HealthBoard()
-    board.update({(NODE, "a"): sick("one")})
+    board.update({(NODE, "a"): sick("one")}, LOOK)
     async with connected(tmp_path, board) as channel:
         stream = watch(channel)
         assert (await stream.read()).devices[0].message == "one"
-        board.update({(NODE, "a"): sick("two")})
+        board.update({(NODE, "a"): sick("two")}, LOOK)
         assert (await stream.read()).devices[0].message == "two"
 
 
 async def test_a_look_that_finds_the_same_waits_for_the_heartbeat(tmp_path: Path) -> None:
     """Its time is told with the next message, whatever causes that: looks do not wake the kubelet."""
     board = HealthBoard()
-    board.update({(NODE, "a"): healthy(1000)})
+    board.update({(NODE, "a"): HEALTHY}, 1000)
     async with connected(tmp_path, board) as channel:
         stream = watch(channel)
         assert (await stream.read()).devices[0].last_updated_time == 1000
         for time in range(2000, 2010):
-            board.update({(NODE, "a"): healthy(time)})
-        board.update({(NODE, "a"): healthy(3000), (NODE, "b"): healthy(3000)})
+            board.update({(NODE, "a"): HEALTHY}, time)
+        board.update({(NODE, "a"): HEALTHY, (NODE, "b"): HEALTHY}, 3000)
         assert [d.last_updated_time for d in (await stream.read()).devices] == [3000, 3000]
 
 
 async def test_health_is_told_again_at_a_third_of_its_time_out(tmp_path: Path) -> None:
     """Without any change: the kubelet stops believing what it has not heard for the time-out."""
     board = HealthBoard()
-    board.update({(NODE, "a"): healthy()})
+    board.update({(NODE, "a"): HEALTHY}, LOOK)
     clock = asyncio.get_running_loop().time
     async with connected(tmp_path, board, timeout_s=0.9) as channel:
         stream = watch(channel)
@@ -137,19 +137,19 @@ async def test_two_streams_hear_the_same_and_one_that_hangs_up_harms_nobody(tmp_
     async with connected(tmp_path, board) as channel:
         one, two = watch(channel), watch_v1alpha1(channel)
         assert await read(one) == await read(two) == {}
-        board.update({(NODE, "a"): sick()})
+        board.update({(NODE, "a"): sick()}, LOOK)
         assert await read(one) == await read(two) == {"a": "UNHEALTHY"}
         one.cancel()
         with pytest.raises(asyncio.CancelledError):
             await one.read()
-        board.update({(NODE, "a"): healthy()})
+        board.update({(NODE, "a"): HEALTHY}, LOOK)
         assert await read(two) == {"a": "HEALTHY"}
 
 
 async def test_a_stream_that_comes_later_hears_what_is(tmp_path: Path) -> None:
     """At once, not with the next change."""
     board = HealthBoard()
-    board.update({(NODE, "a"): healthy()})
+    board.update({(NODE, "a"): HEALTHY}, LOOK)
     async with connected(tmp_path, board) as channel:
         assert await read(watch(channel)) == {"a": "HEALTHY"}
 
@@ -181,6 +181,6 @@ async def test_closing_the_board_ends_every_stream(tmp_path: Path) -> None:
 async def test_a_message_fits_into_1024_bytes(tmp_path: Path, message: str, told: str) -> None:
     """Cut between characters with an ellipsis; bytes that are no text do not end the stream."""
     board = HealthBoard()
-    board.update({(NODE, "a"): sick(message)})
+    board.update({(NODE, "a"): sick(message)}, LOOK)
     async with connected(tmp_path, board) as channel:
         assert (await watch(channel).read()).devices[0].message == told

@@ -197,13 +197,13 @@ async def test_an_error_that_is_not_foreseen_hides_only_its_gpu(
 ) -> None:
     """The fault names the GPU and the error's kind, the log has the traceback, and the look raises nothing."""
 
-    def fail(nvml: SimulatedNvml, gpu: SimulatedGpu) -> str:
-        if gpu.pci_address == FIRST:
+    def fail(nvml: SimulatedNvml, address: str) -> SimulatedGpu:
+        if address == FIRST:
             raise odd
-        return uuid(nvml, gpu)
+        return gpu_by_address(nvml, address)
 
-    uuid = SimulatedNvml.uuid
-    monkeypatch.setattr(SimulatedNvml, "uuid", fail)
+    gpu_by_address = SimulatedNvml.gpu_by_address
+    monkeypatch.setattr(SimulatedNvml, "gpu_by_address", fail)
     with capture_logs() as logs:
         await getattr(broken.node.survey, way)()
     assert broken.sound == [SECOND]

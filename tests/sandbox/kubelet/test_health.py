@@ -22,8 +22,8 @@ VERSIONS = pytest.mark.parametrize("service", [V1, V1ALPHA1])
 
 def tell(driver: Driver, health: Health, message: str = "", claim: str = "gpu") -> None:
     """The driver says this of the device of the claim."""
-    found = DeviceHealth(health=health, checked_at=0.0, message=message)
-    driver.board.update({**driver.board.current, (NODE, f"{claim}-gpu"): found})
+    found = DeviceHealth(health=health, message=message)
+    driver.board.update({**driver.board.current, (NODE, f"{claim}-gpu"): found}, 0.0)
 
 
 def shown(health: str, message: str = "", claim: str = "gpu") -> JsonObject:

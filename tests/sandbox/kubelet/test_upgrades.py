@@ -87,7 +87,7 @@ class Instance:
                 self.board.close()
 
     def tell(self, health: Health) -> None:
-        self.board.update({("p", "d"): DeviceHealth(health=health, checked_at=0.0)})
+        self.board.update({("p", "d"): DeviceHealth(health=health)}, 0.0)
 
     async def until_connected(self) -> None:
         """The kubelet has registered it, and calls it from now on."""
