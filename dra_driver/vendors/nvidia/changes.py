@@ -92,13 +92,14 @@ def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
         try:
             gpu = nvml.gpu_by_address(change.gpu)  # one that is gone took its instances along
             instance = nvml.gpu_instance(gpu, identity.instance)
-            if not _is_what_was_made(nvml, gpu, instance, created):
+            profile, slices = _profile(nvml, gpu, created)
+            if not _is_what_was_made(nvml, instance, profile, created):
                 return change.identity
             if identity.compute is None:
                 nvml.destroy_gpu_instance(instance)
                 return change.identity
             compute = nvml.compute_instance(instance, identity.compute)
-            if _is_that_part(nvml, gpu, compute, created):
+            if slices == profile.slices or _is_that_part(nvml, compute, slices, created):
                 nvml.destroy_compute_instance(compute)
         except NvmlError as error:
             if error.code not in _GONE:
@@ -106,17 +107,16 @@ def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
     return change.identity
 
 
-def _is_what_was_made(nvml: Nvml, gpu: Handle, instance: Handle, created: CreateStage) -> bool:
+def _is_what_was_made(
+    nvml: Nvml, instance: Handle, profile: GpuProfile, created: CreateStage
+) -> bool:
     """Numbers of instances are used again, so what it is gets checked before anything is done to it."""
-    info, (profile, _) = nvml.gpu_instance_info(instance), _profile(nvml, gpu, created)
+    info = nvml.gpu_instance_info(instance)
     return (info.profile_id, info.placement) == (profile.id, created.placement.undivided)
 
 
-def _is_that_part(nvml: Nvml, gpu: Handle, compute: Handle, created: CreateStage) -> bool:
+def _is_that_part(nvml: Nvml, compute: Handle, slices: int, created: CreateStage) -> bool:
     """Compute instances' numbers are used again as well, for other parts; one that fills its GPU instance has no other beside it."""
-    profile, slices = _profile(nvml, gpu, created)
-    if slices == profile.slices:
-        return True
     return nvml.compute_instance_info(compute).start == slices * created.placement.part
 
 
@@ -150,13 +150,14 @@ def _refusal(message: str) -> VendorError:
 
 def _profile(nvml: Nvml, gpu: Handle, change: CreateStage) -> tuple[GpuProfile, int]:
     """The GPU instance's profile, and how many of its compute slices the change is about: all, or those of a part."""
-    known = dict(gpu_profiles(nvml, gpu))
-    if change.profile in known:
-        return known[change.profile], known[change.profile].slices
-    for name, profile in known.items():
+    known = []
+    for name, profile in gpu_profiles(nvml, gpu):  # asked for one by one, the usual ones first
+        if change.profile == name:
+            return profile, profile.slices
         for slices in PART_SLICES:
             if change.profile == part_name(slices, name) and slices < profile.slices:
                 return profile, slices
+        known.append(name)
     raise VendorError(f"GPU {change.gpu}: profile {change.profile!r} is none of {', '.join(known)}")
 
 
@@ -178,7 +179,7 @@ def _create_compute(
     profile, slices = sized
     parent = Identity.parse(change.parent or "", change.gpu)
     instance = nvml.gpu_instance(gpu, parent.instance)
-    if not _is_what_was_made(nvml, gpu, instance, change):
+    if not _is_what_was_made(nvml, instance, profile, change):
         raise VendorError(f"{doing}: {parent} is another instance by now; prepare the claim anew")
     fitting = compute_profiles(nvml, instance, slices)
     if not fitting:
