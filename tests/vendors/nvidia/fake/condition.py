@@ -19,7 +19,7 @@ WELL: Mapping[Field, int | None] = {**dict.fromkeys(Field, 0), Field.RETIRED_PEN
 """The fields of a GPU that has nothing to tell. Since Ampere, as all boards here are, pages are not retired any more."""
 
 _IS_IDLE, _APPLICATION_CLOCKS, _TOO_HOT = 0x1, 0x2, 0x40
-_COMPUTES, _DRAWS = 1, 2
+_COMPUTES, _DRAWS, _COMPUTES_BY_MPS = 1, 2, 4
 METRICS: Mapping[GpmMetric, float] = {
     GpmMetric.GRAPHICS_UTIL: 1.0,
     GpmMetric.SM_UTIL: 1.0,
@@ -63,7 +63,7 @@ def idle() -> layout.Load:
 
 
 def load_of(work: SimulatedLoad) -> layout.Load:
-    """The figures of a device that does that, for ever as in its first step; by turns its processes compute and draw, draw, compute."""
+    """The figures of a device that does that, for ever as in its first step; by turns its processes compute and draw, draw, compute by MPS."""
     sm, count = work.sm[0], len(work.processes)
     load = layout.Load(
         gpu_percent=100 if sm else 0,
@@ -75,7 +75,7 @@ def load_of(work: SimulatedLoad) -> layout.Load:
     )
     for number, share in enumerate(METRICS.values()):
         load.metrics[number] = round(sm * share * 100_000)
-    kinds = cycle((_COMPUTES | _DRAWS, _DRAWS, _COMPUTES))
+    kinds = cycle((_COMPUTES | _DRAWS, _DRAWS, _COMPUTES_BY_MPS))
     for number, (one, does) in enumerate(zip(work.processes, kinds, strict=False)):
         process = layout.Process(one.pid, does, one.memory_mib, round(sm * 100 / count))
         load.processes[number] = process

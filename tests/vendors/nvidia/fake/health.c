@@ -33,7 +33,8 @@ static void answer_field(const struct gpu *gpu, nvmlFieldValue_t *asked)
     asked->nvmlReturn = NVML_ERROR_NOT_SUPPORTED;
     if (asked->fieldId == NVML_FI_DEV_IS_RESETLESS_MIG_SUPPORTED)
         answer(asked, NVML_VALUE_TYPE_UNSIGNED_INT, gpu->resetless);
-    else if (asked->fieldId == NVML_FI_DEV_NVLINK_GET_STATE && asked->scopeId < health->links) {
+    else if (asked->fieldId == NVML_FI_DEV_NVLINK_GET_STATE && asked->scopeId < health->links &&
+             gpu->architecture >= NVML_DEVICE_ARCH_HOPPER) {
         /* A link without traffic sleeps, which is not down. */
         uint32_t up = asked->scopeId % 2 ? NVML_NVLINK_STATE_SLEEP : NVML_NVLINK_STATE_ACTIVE;
         answer(asked, NVML_VALUE_TYPE_UNSIGNED_INT,
@@ -52,6 +53,19 @@ API nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFi
         return code;
     for (int i = 0; i < count; i++)
         answer_field(gpu, &values[i]);
+    return leave(NVML_SUCCESS);
+}
+
+/* Of any GPU; the links of those before Hopper do not sleep. */
+API nvmlReturn_t nvmlDeviceGetNvLinkState(nvmlDevice_t device, unsigned link, nvmlEnableState_t *state)
+{
+    nvmlReturn_t code;
+    struct gpu *gpu = enter(__func__, device, GPU, &code);
+    if (!gpu)
+        return code;
+    if (link >= gpu->health.links)
+        return leave(NVML_ERROR_NOT_SUPPORTED);
+    *state = link >= gpu->health.links_down;
     return leave(NVML_SUCCESS);
 }
 

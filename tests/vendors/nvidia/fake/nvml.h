@@ -21,6 +21,8 @@ typedef enum {
     NVML_ERROR_UNKNOWN = 999,
 } nvmlReturn_t;
 
+typedef enum { NVML_FEATURE_DISABLED = 0, NVML_FEATURE_ENABLED = 1 } nvmlEnableState_t;
+
 enum {
     NVML_INIT_FLAG_NO_GPUS = 1,
     NVML_FI_DEV_NVLINK_GET_STATE = 165,
