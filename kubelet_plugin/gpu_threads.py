@@ -97,6 +97,11 @@ class Round(Generic[T]):
             return
         thread.put(work)
 
+    def go_on_with_all(self) -> None:
+        """Nobody waits for the one before any more."""
+        for _ in range(len(self._next)):
+            self.go_on()
+
     def news(self) -> list[tuple[str, T | Exception]]:
         """What came since this was last asked."""
         return [self._outcomes.get_nowait() for _ in range(self._outcomes.qsize())]

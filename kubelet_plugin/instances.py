@@ -86,7 +86,7 @@ class Instance:
     def leads(self) -> bool:
         """Whether publishing and reconciling are this process's work; as before where that cannot be found out now.
 
-        Asked every second, and so the place to try again what failed.
+        Asked every few seconds, and so the place to try again what failed.
         """
         self._write_standing()
         if self._arrivals.count() is None:

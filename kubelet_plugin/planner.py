@@ -229,7 +229,9 @@ def _steps(snapshot: Snapshot, form: Form, grant: Grant, planned: Sequence[Step]
         yield Step(device=form.name, change=SetMode(gpu=gpu.pci_address, mode=form.mode))
     there = _shareable(snapshot, planned)
     for stage in _stages(form):
-        yield Step(device=form.name, change=replace(stage, shared=stage.made in there))
+        parent = there.get(stage.made)
+        change = replace(stage, shared=stage.made in there, parent=parent)
+        yield Step(device=form.name, change=change)
     if form.passthrough:
         yield Step(device=form.name, change=BindPassthrough(gpu=gpu.pci_address))
 
@@ -251,14 +253,19 @@ def _stages(form: Form) -> Iterator[CreateStage]:
 
 def _shareable(
     snapshot: Snapshot, planned: Sequence[Step]
-) -> frozenset[tuple[str, str, Placement, str]]:
-    """The stages that claims have made and not begun to destroy, and that this one has planned before."""
+) -> Mapping[tuple[str, str, Placement, str], str | None]:
+    """The stages that claims have made and not begun to destroy, with what they are, and that this one has planned before."""
     made = [
-        step
+        (step, identity)
         for record in snapshot.records.values()
         if not record.releasing
-        for step, _ in zip(record.steps, record.identities, strict=False)
+        for step, identity in zip(record.steps, record.identities, strict=False)
     ]
-    return frozenset(
-        step.change.made for step in (*made, *planned) if isinstance(step.change, CreateStage)
-    )
+    planned_now = [
+        (step, step.change.parent) for step in planned if isinstance(step.change, CreateStage)
+    ]
+    return {
+        step.change.made: identity
+        for step, identity in (*planned_now, *made)
+        if isinstance(step.change, CreateStage)
+    }

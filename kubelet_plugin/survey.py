@@ -71,6 +71,8 @@ class Survey:
     async def _ping_pool(self, pool: str) -> None:
         looks: list[asyncio.Task[None]] = []
         async for address, answer in self._calls.ping_each(pool, await self._listed(pool)):
+            if address not in self._state.inventories[pool].addresses:
+                continue  # it has gone meanwhile
             if not isinstance(answer, VendorError):
                 self._casebook.note(address, answer)
             if self._is_news(pool, address, answered=not isinstance(answer, VendorError)):

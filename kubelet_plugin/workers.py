@@ -61,14 +61,17 @@ class Workers:
         asked = Round(
             {self._worker(key): (key, functions[key]) for key in functions if key in waiting}
         )
-        while waiting:
-            asked.go_on()
-            await asyncio.sleep(_TURN_S)
-            for key, outcome in asked.news():
-                waiting.remove(key)
-                yield key, outcome
-            if loop.time() > deadline_s:
-                break
+        try:
+            while waiting:
+                asked.go_on()
+                await asyncio.sleep(_TURN_S)
+                for key, outcome in asked.news():
+                    waiting.remove(key)
+                    yield key, outcome
+                if loop.time() > deadline_s:
+                    break
+        finally:
+            asked.go_on_with_all()  # a call that is expected and never made would look like one that hangs
         for key in waiting:
             yield key, self._overdue(key)
 

@@ -8,8 +8,8 @@ import pytest
 
 from dra_driver.config.machine import Machine
 from dra_driver.kube.codec import allocated_claim_from_json
-from dra_driver.model.device import SetMode
-from dra_driver.model.errors import ClaimError, DeviceHeld
+from dra_driver.model.device import CreateStage, DestroyStage, Placement, SetMode
+from dra_driver.model.errors import ClaimError, DeviceHeld, VendorError
 from dra_driver.vendors.nvidia import simulated_smi
 from kubelet_plugin.planner import Snapshot, plan_prepare
 from kubelet_plugin.rehearsal import Rehearsal, as_text
@@ -153,3 +153,49 @@ async def test_a_plan_says_which_part_and_whose_partition(
     assert f"create the compute-instance {at}\n" in described
     assert "share the gpu-instance of 3g.40gb at 4\n" in described
     assert described.endswith(f"create the compute-instance {at}, part 1")
+
+
+def whole(start: int = 4) -> CreateStage:
+    """The partition itself."""
+    place = Placement(start, 4)
+    return CreateStage(gpu=ADDRESS, profile="3g.40gb", placement=place, stage="gpu-instance")
+
+
+def part(number: int, of: str) -> CreateStage:
+    """A part of the GPU instance of that identity."""
+    place = Placement(4, 4, number)
+    return CreateStage(
+        gpu=ADDRESS, profile="1c.3g.40gb", placement=place, stage="compute-instance", parent=of
+    )
+
+
+async def test_a_part_that_somebody_else_made_in_our_partition_outlives_our_claim(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """The claim ends all the same; the partition is theirs from then on."""
+    claim = new_claim(PARTS[0])
+    await node.prepare(claim)
+    node.backend.partition(part(2, "gi-1"))
+    await node.unprepare(claim)
+    await node.node.survey.look()
+    assert there(node) == [("3g.40gb", 0), ("1c.3g.40gb", 2)]
+    assert not node.state.records
+
+
+async def test_no_part_is_made_in_a_partition_that_took_the_place_of_ours(
+    node: NodePlugin, new_claim: NewClaim
+) -> None:
+    """An administrator's own, at the same place, by another number: refused, and not destroyed with our claims."""
+    first, second = new_claim(PARTS[0]), new_claim(PARTS[1])
+    await node.prepare(first)
+    node.backend.partition(DestroyStage(created=part(0, "gi-1"), identity="gi-1/ci-0"))
+    node.backend.partition(DestroyStage(created=whole(), identity="gi-1"))
+    simulated_smi.create(node.backend, ADDRESS, "1g.10gb", 0)
+    assert node.backend.partition(whole()) == "gi-2"
+    await node.node.survey.look()
+    with pytest.raises(VendorError, match="delete their pods"):
+        await node.prepare(second, deadline=0.0)
+    await node.unprepare(first)
+    await node.unprepare(second)
+    await node.node.survey.look()
+    assert ("3g.40gb", 0) in there(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
@@ -101,6 +102,20 @@ async def test_several_that_hang_delay_no_other(hang: threading.Event) -> None:
     found = await outcomes(Workers(timeout_s=1.0), {**hung, "d": int, "e": int})
     assert found[:2] == [("d", 0), ("e", 0)]
     assert {key for key, outcome in found if isinstance(outcome, VendorError)} == set(hung)
+
+
+async def test_whom_nobody_asked_in_time_is_not_taken_for_one_that_hangs(
+    hang: threading.Event,
+) -> None:
+    """The event loop stood still for longer than the deadline, a frozen process's say, while the first one hung."""
+    workers = Workers(timeout_s=0.1)
+    asked = asyncio.create_task(outcomes(workers, {"a": hang.wait, "b": int, "c": int}))
+    await asyncio.sleep(0)
+    time.sleep(0.3)  # noqa: ASYNC251 (that is what it is about)
+    await asked
+    await until_idle(workers, "b")
+    await until_idle(workers, "c")
+    assert await outcomes(workers, {"b": int, "c": int}) == [("b", 0), ("c", 0)]
 
 
 async def test_a_call_under_way_counts_until_it_has_come_back(hang: threading.Event) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
+
 from dra_driver.model.device import CreateStage, DestroyStage, Placement, SetMode
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.discovery import (
@@ -29,6 +31,8 @@ from dra_driver.vendors.nvidia.nvml import (
 )
 from dra_driver.vendors.nvidia.splits import PART_SLICES
 from dra_driver.vendors.nvidia.users import SwitchingNvml
+
+log = structlog.get_logger(__name__)
 
 _MODES = {WHOLE: MigMode.DISABLED, MIG: MigMode.ENABLED}
 _GONE = frozenset({Code.NOT_FOUND, Code.NOT_SUPPORTED, Code.GPU_IS_LOST})
@@ -102,7 +106,14 @@ def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
             if slices == profile.slices or _is_that_part(nvml, compute, slices, created):
                 nvml.destroy_compute_instance(compute)
         except NvmlError as error:
-            if error.code not in _GONE:
+            in_use = error.code == Code.IN_USE and identity.compute is None
+            if in_use and _holds_others(nvml, gpu, identity.instance):
+                log.warning(
+                    "a GPU instance stays, as somebody else has compute instances in it",
+                    gpu=change.gpu,
+                    instance=change.identity,
+                )
+            elif error.code not in _GONE:
                 raise
     return change.identity
 
@@ -113,6 +124,11 @@ def _is_what_was_made(
     """Numbers of instances are used again, so what it is gets checked before anything is done to it."""
     info = nvml.gpu_instance_info(instance)
     return (info.profile_id, info.placement) == (profile.id, created.placement.undivided)
+
+
+def _holds_others(nvml: Nvml, gpu: Handle, instance: int) -> bool:
+    """Ours are destroyed before the GPU instance, so what is left in it is somebody else's."""
+    return any(one == instance for one, _ in nvml.mig_uuids(gpu))
 
 
 def _is_that_part(nvml: Nvml, compute: Handle, slices: int, created: CreateStage) -> bool:
@@ -167,9 +183,11 @@ def _shared(
     """The GPU instance that another claim made."""
     for instance in nvml.gpu_instances(gpu, profile.id):
         info = nvml.gpu_instance_info(instance)
-        if info.placement == change.placement:
+        if info.placement == change.placement and change.parent in {None, str(Identity(info.id))}:
             return Identity(info.id)
-    raise _refusal(f"{doing}: the instance that other claims have parts of is gone; try again")
+    raise _refusal(
+        f"{doing}: the instance that other claims have parts of is gone; delete their pods"
+    )
 
 
 def _create_compute(

@@ -157,11 +157,14 @@ class HealthWatch:
         while watched.events is not None and len(found) < _MOST_EVENTS:
             try:
                 event = health.next_event(watched.events)
-            except NvmlError:
+            except NvmlError as error:
                 if found:
                     break
                 self._close(watched)
-                raise
+                if error.code != Code.UNINITIALIZED:
+                    raise
+                watched.events = _offered(lambda: health.open_events(gpu), None)
+                break  # NVML was initialised anew, which voids all sets
             if event is None:
                 break
             found.append(event)

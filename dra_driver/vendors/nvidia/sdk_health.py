@@ -16,7 +16,8 @@ _NO_LINK = frozenset({Code.NOT_SUPPORTED, Code.INVALID_ARGUMENT, Code.FUNCTION_N
 _XID_EVENT = 0x8
 """`nvmlEventTypeXidCriticalError`."""
 _NO_INSTANCE = 0xFFFFFFFF
-_OUT_OF_REACH = frozenset({Code.GPU_IS_LOST, Code.RESET_REQUIRED})
+_NOT_TOLD = frozenset({Code.SUCCESS, Code.NO_PERMISSION, *_NO_LINK})
+"""What a field may say without anything being wrong: anything else is no data, and no data is not health."""
 _MEMBERS = {1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 """Where a whole number stands in an `nvmlValue_t`, by `nvmlValueType_t`."""
 
@@ -32,7 +33,7 @@ class PynvmlHealth:
         """See NvmlHealth. Each field of the answer has a return code of its own, also where the GPU cannot be reached."""
         values = self._call("DeviceGetFieldValues", gpu, [int(field) for field in fields])
         for value in values:
-            if value.nvmlReturn in _OUT_OF_REACH:
+            if value.nvmlReturn not in _NOT_TOLD:
                 raise NvmlError(value.nvmlReturn, "nvmlDeviceGetFieldValues")
         return {
             field: _whole_number(value)

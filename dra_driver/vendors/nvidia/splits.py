@@ -38,19 +38,24 @@ class Splits:
             log.warning(
                 "no MIG partition of this kind of GPU is split",
                 wanted=",".join(self._wanted),
-                possible=",".join(split.name for split in possible_splits(partitioning)),
+                possible=",".join(
+                    split.name
+                    for split in possible_splits(partitioning)
+                    if is_exact(partitioning, split)
+                ),
             )
         self._known.append((partitioning, found))
         return replace(partitioning, split=found)
 
 
 def possible_splits(partitioning: Partitioning) -> Iterator[PartitionProfile]:
-    """All profiles of parts that the GPU's partitions could have."""
+    """All profiles of parts that the GPU's partitions could have, two or more of each."""
     smallest = min(profile.compute_units for profile in partitioning.profiles)
     for whole in partitioning.profiles:
         for slices in PART_SLICES:
-            if whole.consumes[_COMPUTE_SLICES] > slices:
-                yield _split(whole, slices, smallest)
+            split = _split(whole, slices, smallest)
+            if len(split.placements) > len(whole.placements):
+                yield split
 
 
 def _first_exact(partitioning: Partitioning, wanted: Sequence[str]) -> PartitionProfile | None:
