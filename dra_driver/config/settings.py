@@ -141,7 +141,7 @@ class PluginSettings(BaseModel):
     )
     broken_gpu_effect: BrokenEffect = Field(
         "NoSchedule",
-        description="The taint on devices of a broken GPU. `NoSchedule`: no new claim gets them; `NoExecute`: their pods are evicted, whatever PodDisruptionBudgets say.",
+        description="The taint on devices of a broken GPU that answers. `NoSchedule`: no new claim gets them; `NoExecute`: their pods are evicted, whatever PodDisruptionBudgets say.",
     )
     passthrough: PassthroughChoice = Field(
         "refuse",
