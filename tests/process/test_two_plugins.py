@@ -23,6 +23,8 @@ WHOLE = "gpu-0000-1b-00-0"
 OTHER = "gpu-0000-43-00-0"
 SMALL = f"{WHOLE}-mig-1g-10gb-6"
 LEADS = "this process publishes and reconciles"
+PROBES = 2
+"""Dry runs of a process that looks at the slices for the first time."""
 LAID_DOWN = "a newer process publishes and reconciles"
 
 
@@ -236,7 +238,8 @@ async def test_only_one_of_them_publishes(pair: Pair, cluster: Cluster) -> None:
         await eventually(cluster.is_published, within_s=2)
         await asyncio.sleep(1)
     assert writes.kinds == {"DELETED": count, "ADDED": count}
-    assert (cluster.server.requests - before)["create", "resourceslices"] == count
+    created = (cluster.server.requests - before)["create", "resourceslices"]
+    assert created in {count, count + PROBES}  # the newer one's first look may come this late
 
 
 async def test_the_upgrade_itself_writes_nothing(alone: Pair, cluster: Cluster) -> None:
