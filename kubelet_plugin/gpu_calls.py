@@ -1,4 +1,4 @@
-"""Calls into the vendors' backends, each in its GPU's own thread with a deadline. All raise VendorError."""
+"""Calls into the vendors' backends, those of one GPU one after the other, each with a deadline. All raise VendorError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of the vendors' blocking libraries with a deadline, each in its GPU's own thread, so that one that hangs blocks nothing else."""
+"""Calls of the vendors' blocking libraries with a deadline, so that one that hangs blocks nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubelet_plugin.gpu_threads import GpuThread, Round
 T = TypeVar("T")
 
 _TURN_S = 0.05
-"""How long the next key of a round waits for the answer of the one before: together their threads would be in each other's way."""
+"""How long the keys of a round wait for one that does not answer."""
 
 
 class Workers:
@@ -49,7 +49,7 @@ class Workers:
     ) -> AsyncIterator[tuple[str, T | Exception]]:
         """The result or the error of each key's function, soon after it has come; one key after the other while they answer.
 
-        It costs hardly more than one call: the threads wake each other, and the event loop looks now and then what has come.
+        It costs hardly more than one call: one thread makes them all, and the event loop looks now and then what has come.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._timeout_s
@@ -71,7 +71,7 @@ class Workers:
                 if loop.time() > deadline_s:
                     break
         finally:
-            asked.go_on_with_all()  # a call that is expected and never made would look like one that hangs
+            asked.go_on()  # a call that is expected and never made would look like one that hangs
         for key in waiting:
             yield key, self._overdue(key)
 

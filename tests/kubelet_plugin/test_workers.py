@@ -41,20 +41,37 @@ async def until_idle(workers: Workers, key: str) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_each_key_is_called_once_in_its_own_thread_and_in_turn() -> None:
-    """While they answer, no two run at the same time."""
-    running, most, threads = [0], [0], set[str]()
+async def test_each_key_is_called_once_and_in_turn() -> None:
+    """All in one thread while they answer, which is not the event loop's."""
+    threads: list[int] = []
+    found = await outcomes(
+        Workers(timeout_s=5),
+        dict.fromkeys(KEYS, lambda: threads.append(threading.get_ident())),
+    )
+    assert found == [(key, None) for key in KEYS]
+    assert len(threads) == 4
+    assert len({*threads, threading.get_ident()}) == 2
 
-    def work() -> str:
-        running[0] += 1
-        most[0] = max(most[0], running[0])
-        threads.add(threading.current_thread().name)
-        running[0] -= 1
-        return threading.current_thread().name
 
-    found = await outcomes(Workers(timeout_s=5), dict.fromkeys(KEYS, work))
-    assert found == [(key, f"gpu-{key}") for key in KEYS]
-    assert (most, len(threads)) == ([1], 4)
+async def test_no_key_is_called_twice_at_a_time(hang: threading.Event) -> None:
+    """A round's call comes behind one that is under way, and before one that comes later; the other keys do not wait for it."""
+    workers, order = Workers(timeout_s=5), list[str]()
+
+    def slow() -> None:
+        hang.wait()
+        order.append("a, first")
+
+    first = asyncio.create_task(workers.call("a", slow))
+    await asyncio.sleep(0.05)
+    functions: dict[str, Callable[[], Any]] = {"a": lambda: order.append("a, round"), "b": int}
+    asked = workers.each(functions)
+    assert await anext(asked) == ("b", 0)
+    last = asyncio.create_task(workers.call("a", lambda: order.append("a, last")))
+    hang.set()
+    assert await anext(asked) == ("a", None)
+    await first
+    await last
+    assert order == ["a, first", "a, round", "a, last"]
 
 
 async def test_answers_do_not_wake_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:

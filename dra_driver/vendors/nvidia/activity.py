@@ -28,7 +28,7 @@ _THERMAL = ClockReason.SW_THERMAL_SLOWDOWN | ClockReason.HW_THERMAL_SLOWDOWN
 class ActivityMeter:
     """Measures GPUs; for each it keeps the counters of the last time, until `close`, or until NVML is given back.
 
-    Calls about one GPU follow one another (they come from its own thread), those about different GPUs may come at once.
+    Calls about one GPU follow one another, those about different GPUs may come at once.
     """
 
     def __init__(self, nvml: MeasuringNvml, *, clock: Callable[[], float] = time.time) -> None:
