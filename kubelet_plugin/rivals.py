@@ -31,6 +31,7 @@ class Rivals:
         self._clock = clock
         self._next_at = clock.monotonic()
         self._allocatable: Mapping[str, str] = {}
+        self._labels: Mapping[str, str] = {}
         self._others: tuple[ResourceSlice, ...] = ()
         self._told: dict[str, str] = {}
 
@@ -41,7 +42,7 @@ class Rivals:
         left: list[Inventory] = []
         offered: dict[str, str] = {}
         for inventory in inventories:
-            elsewhere = offered_elsewhere(inventory, self._allocatable, self._others)
+            elsewhere = offered_elsewhere(inventory, self._allocatable, self._labels, self._others)
             left.append(without(inventory, elsewhere))
             offered |= elsewhere
         await self._tell(offered)
@@ -52,6 +53,7 @@ class Rivals:
         selector = {"fieldSelector": f"spec.nodeName={self._node.name}"}
         listing = await self._api.list(RESOURCE_SLICE, selectors=selector)
         self._allocatable = node.get("status", {}).get("allocatable", {})
+        self._labels = node.get("metadata", {}).get("labels", {})
         self._others = tuple(_others(listing.items))
         self._next_at = self._clock.monotonic() + LOOK_S
 
@@ -61,7 +63,7 @@ class Rivals:
             gpus = sorted(gpu for gpu, other in offered.items() if other == who)
             if any(self._told.get(gpu) != who for gpu in gpus):
                 message = (
-                    f"not published: GPU {', '.join(gpus)}; {who}, offers it as well; let one driver have it, "
+                    f"not published: GPU {', '.join(gpus)}; {who}; let one driver have it, "
                     "or set coexistence to ignore"
                 )
                 log.warning("another driver offers the same GPUs", gpus=gpus, other=who)

@@ -137,7 +137,7 @@ class PluginSettings(BaseModel):
     )
     coexistence: CoexistenceChoice = Field(
         "refuse",
-        description="GPUs that a device plugin or another DRA driver offers on this node, too. `refuse`: they are not published; `ignore`: they are.",
+        description="GPUs that a device plugin or another DRA driver offers on this node, too, or that the MIG manager is changing. `refuse`: they are not published; `ignore`: they are.",
     )
     broken_gpu_effect: BrokenEffect = Field(
         "NoSchedule",

@@ -151,7 +151,7 @@ REASONS: Mapping[Reason, Entry] = MappingProxyType(
         ),
         Reason.ANOTHER_DRIVER_OFFERS: Entry(
             regarding=Regarding.NODE,
-            meaning="a device plugin or another DRA driver offers the same GPUs, so they are not published; the message names both",
+            meaning="a device plugin or another DRA driver offers the same GPUs, or the MIG manager is changing them, so they are not published; the message names both",
         ),
         Reason.GPU_UNHEALTHY: Entry(
             regarding=Regarding.NODE,

@@ -1,5 +1,6 @@
-"""Which GPUs somebody else gives out, too: a device plugin, by the Node's allocatable, or another DRA driver, by its slices.
+"""Which GPUs somebody else gives out, or partitions, too.
 
+A device plugin is known by the Node's allocatable, NVIDIA's MIG manager by the Node's labels, another DRA driver by its slices.
 Two who give out the same GPU do not know of each other's pods, so each would break the other's.
 """
 
@@ -26,28 +27,40 @@ DEVICE_PLUGIN_RESOURCES: Final = MappingProxyType(
 VENDOR_DRIVERS: Final = MappingProxyType(
     {Vendor.NVIDIA: "gpu.nvidia.com", Vendor.AMD: "gpu.amd.com"}
 )
+MIG_MANAGER_STATE: Final = "nvidia.com/mig.config.state"
+"""The Node's label in which NVIDIA's MIG manager says how far it is."""
+_CHANGING = frozenset({"pending", "rebooting"})
 _ADDRESS = re.compile(r"0*([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])")
 _UUID = re.compile(r"(gpu-|mig-)?[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 
 
 def offered_elsewhere(
-    inventory: Inventory, allocatable: Mapping[str, str], others: Iterable[ResourceSlice]
+    inventory: Inventory,
+    allocatable: Mapping[str, str],
+    labels: Mapping[str, str],
+    others: Iterable[ResourceSlice],
 ) -> dict[str, str]:
-    """By PCI address, who else offers the GPU. `others` are the node's slices of other drivers.
+    """By PCI address, who else has the GPU. `others` are the node's slices of other drivers.
+
+    The MIG manager has all GPUs while it changes the node's partitions, whoever uses them; once it is done they are as it left them.
 
     A device of another driver is one of our GPUs if any attribute is its address or UUID. Where such a driver names none of its devices
     so, and it is the vendor's own, they may be any of that vendor's GPUs.
     """
     resource = offered_resource(allocatable, inventory.vendor)
     if resource:
-        return {gpu.pci_address: f"a device plugin, as {resource}" for gpu in inventory.gpus}
+        return {gpu.pci_address: f"a device plugin offers {resource}" for gpu in inventory.gpus}
+    state = labels.get(MIG_MANAGER_STATE, "")
+    if inventory.vendor is Vendor.NVIDIA and state in _CHANGING:
+        who = f"the MIG manager is at work ({MIG_MANAGER_STATE} is {state})"
+        return {gpu.pci_address: who for gpu in inventory.gpus}
     found: dict[str, str] = {}
     for item in others:
         names = [_names(device) for device in item.devices]
         is_vague = item.driver == VENDOR_DRIVERS[inventory.vendor] and not all(map(_tells, names))
         for gpu in inventory.gpus:
             if is_vague or any(_own_names(gpu) & one for one in names):
-                found.setdefault(gpu.pci_address, f"the DRA driver {item.driver}")
+                found.setdefault(gpu.pci_address, f"the DRA driver {item.driver} offers it as well")
     return found
 
 

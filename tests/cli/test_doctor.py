@@ -107,6 +107,12 @@ def test_a_healthy_cluster_is_ok() -> None:
         ({"nodes": [new_node(runtime="containerd://1.7.1")]}, "nodes", "warn", "off by default"),
         ({"nodes": [new_node(**{"nvidia.com/gpu": "8"})]}, "rivals", "warn", "nvidia.com/gpu"),
         (
+            {"nodes": [new_node() | {"metadata": {"name": "a", "labels": {"nvidia.com/mig.config.state": "success"}}}]},
+            "rivals",
+            "warn",
+            "MIG manager",
+        ),
+        (
             {"slices": [new_slice(), new_slice() | {"spec": new_slice()["spec"] | {"driver": "gpu.nvidia.com"}}]},
             "rivals",
             "warn",

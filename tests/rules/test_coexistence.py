@@ -67,7 +67,7 @@ def test_a_device_plugin_has_all_gpus_of_its_vendor(
 ) -> None:
     """As long as it offers any; network devices and other vendors' resources are none of it."""
     for ours in Vendor:
-        found = offered_elsewhere(inventory(ours), {"cpu": "8", resource: amount}, [])
+        found = offered_elsewhere(inventory(ours), {"cpu": "8", resource: amount}, {}, [])
         expected = {ONE, TWO} if ours is vendor else set()
         assert set(found) == expected
         assert all(resource in who for who in found.values())
@@ -87,25 +87,38 @@ def test_another_driver_is_recognised_by_address_or_uuid(
 ) -> None:
     """In whatever attribute, in either spelling; the GPU that it does not name is ours."""
     for driver in ("gpu.nvidia.com", "vfio.example.com"):
-        found = offered_elsewhere(inventory(), {}, [of_driver(driver, attributes)])
-        assert found == {ONE: f"the DRA driver {driver}"}
+        found = offered_elsewhere(inventory(), {}, {}, [of_driver(driver, attributes)])
+        assert found == {ONE: f"the DRA driver {driver} offers it as well"}
 
 
 def test_a_vendors_driver_that_names_nothing_may_mean_any_gpu() -> None:
     """Its devices without address and UUID are refused all GPUs of that vendor; another's are nobody's GPUs."""
     vague: Mapping[str, AttributeValue] = {"index": 3, "productName": "H100"}
-    assert set(offered_elsewhere(inventory(), {}, [of_driver("gpu.nvidia.com", vague)])) == {
+    assert set(offered_elsewhere(inventory(), {}, {}, [of_driver("gpu.nvidia.com", vague)])) == {
         ONE,
         TWO,
     }
-    assert not offered_elsewhere(inventory(), {}, [of_driver("gpu.amd.com", vague)])
-    assert not offered_elsewhere(inventory(), {}, [of_driver("net.example.com", vague)])
-    assert not offered_elsewhere(inventory(), {}, [of_driver("gpu.nvidia.com")])
+    assert not offered_elsewhere(inventory(), {}, {}, [of_driver("gpu.amd.com", vague)])
+    assert not offered_elsewhere(inventory(), {}, {}, [of_driver("net.example.com", vague)])
+    assert not offered_elsewhere(inventory(), {}, {}, [of_driver("gpu.nvidia.com")])
     elsewhere = {"resource.kubernetes.io/pciBusID": "0000:99:00.0"}
-    assert not offered_elsewhere(inventory(), {}, [of_driver("gpu.nvidia.com", elsewhere)])
+    assert not offered_elsewhere(inventory(), {}, {}, [of_driver("gpu.nvidia.com", elsewhere)])
 
 
 def test_what_is_left_is_the_rest() -> None:
     """In order, with its faults."""
     assert without(inventory(), [ONE]).gpus == (gpu(Vendor.NVIDIA, TWO),)
     assert without(inventory(), []) == inventory()
+
+
+@pytest.mark.parametrize(
+    ("state", "is_theirs"),
+    [("pending", True), ("rebooting", True), ("success", False), ("failed", False), ("", False)],
+)
+def test_the_mig_manager_has_all_gpus_while_it_is_at_work(state: str, *, is_theirs: bool) -> None:
+    """It destroys partitions, whoever uses them; AMD's GPUs are none of its."""
+    labels = {"nvidia.com/mig.config.state": state}
+    found = offered_elsewhere(inventory(), {}, labels, [])
+    assert set(found) == ({ONE, TWO} if is_theirs else set())
+    assert all(state in who for who in found.values())
+    assert not offered_elsewhere(inventory(Vendor.AMD), {}, labels, [])

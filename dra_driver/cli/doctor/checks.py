@@ -14,7 +14,7 @@ import deviceclasses
 from dra_driver.cli.doctor.facts import Facts
 from dra_driver.model.device import Vendor
 from dra_driver.model.names import DRIVER_NAME
-from dra_driver.rules.coexistence import VENDOR_DRIVERS, offered_resource
+from dra_driver.rules.coexistence import MIG_MANAGER_STATE, VENDOR_DRIVERS, offered_resource
 from dra_driver.rules.draining import DRAIN_ANNOTATION
 from dra_driver.rules.publish import LIMITED_ANNOTATION
 from dra_driver.rules.upstream_bugs import bugs_of
@@ -201,6 +201,11 @@ def check_rivals(facts: Facts) -> Iterator[Finding]:
             yield _warn(
                 f"node {name} also offers {', '.join(offered)}, by a device plugin",
                 "remove the device plugin from this node: each would give out the other's GPUs",
+            )
+        if name in ours and MIG_MANAGER_STATE in node["metadata"].get("labels", {}):
+            yield _warn(
+                f"node {name} is managed by NVIDIA's MIG manager",
+                "remove its label nvidia.com/mig.config and the manager from this node: it destroys the partitions of running pods",
             )
     for item in facts.slices:
         driver, name = item["spec"]["driver"], item["spec"].get("nodeName")
