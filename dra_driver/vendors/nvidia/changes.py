@@ -100,20 +100,13 @@ def destroy_stage(nvml: Nvml, change: DestroyStage) -> str:
             if not _is_what_was_made(nvml, instance, profile, created):
                 return change.identity
             if identity.compute is None:
-                nvml.destroy_gpu_instance(instance)
+                _destroy_gpu_instance(nvml, instance, profile)
                 return change.identity
             compute = nvml.compute_instance(instance, identity.compute)
             if slices == profile.slices or _is_that_part(nvml, compute, slices, created):
                 nvml.destroy_compute_instance(compute)
         except NvmlError as error:
-            in_use = error.code == Code.IN_USE and identity.compute is None
-            if in_use and _holds_others(nvml, gpu, identity.instance):
-                log.warning(
-                    "a GPU instance stays, as somebody else has compute instances in it",
-                    gpu=change.gpu,
-                    instance=change.identity,
-                )
-            elif error.code not in _GONE:
+            if error.code not in _GONE:
                 raise
     return change.identity
 
@@ -126,9 +119,26 @@ def _is_what_was_made(
     return (info.profile_id, info.placement) == (profile.id, created.placement.undivided)
 
 
-def _holds_others(nvml: Nvml, gpu: Handle, instance: int) -> bool:
-    """Ours are destroyed before the GPU instance, so what is left in it is somebody else's."""
-    return any(one == instance for one, _ in nvml.mig_uuids(gpu))
+def _destroy_gpu_instance(nvml: Nvml, instance: Handle, profile: GpuProfile) -> None:
+    """Our parts of it go before. So what keeps it in use and does not fill it is somebody else's, and so is it from then on."""
+    try:
+        nvml.destroy_gpu_instance(instance)
+    except NvmlError as error:
+        if error.code != Code.IN_USE or not _has_parts(nvml, instance, profile):
+            raise
+        log.warning("a GPU instance stays: somebody else has compute instances in it")
+
+
+def _has_parts(nvml: Nvml, instance: Handle, profile: GpuProfile) -> bool:
+    """Whether the GPU instance is split, and not filled by one compute instance, which may be ours without our knowing its number."""
+    found = {
+        slices: any(
+            nvml.compute_instances(instance, one.id)
+            for one in compute_profiles(nvml, instance, slices)
+        )
+        for slices in range(1, profile.slices + 1)
+    }
+    return any(found.values()) and not found[profile.slices]
 
 
 def _is_that_part(nvml: Nvml, compute: Handle, slices: int, created: CreateStage) -> bool:
