@@ -64,6 +64,8 @@ def _double_grants(outside: Outside) -> Iterator[str]:
 def _overlap(one: Grant, other: Grant) -> bool:
     if one.placement is None or other.placement is None:
         return True
+    if (one.profile, one.placement.undivided) == (other.profile, other.placement.undivided):
+        return one.placement.part == other.placement.part
     first, second = sorted((one.placement, other.placement))
     return first.start + first.size > second.start
 
