@@ -247,3 +247,25 @@ def test_each_harm_is_seen(
     """Exactly the invariants that it breaks are reported: no harm passes, and none is blamed for another."""
     harm(world)
     assert world.broken() == invariants
+
+
+@pytest.mark.parametrize(
+    ("profile", "placement", "is_double"),
+    [
+        ("1c.3g.40gb", Placement(0, 4, 2), False),
+        ("1c.3g.40gb", Placement(0, 4, 1), True),
+        ("2c.3g.40gb", Placement(0, 4, 1), True),
+        ("3g.40gb", Placement(0, 4), True),
+        ("1g.10gb", Placement(3, 1), True),
+        ("1g.10gb", Placement(4, 1), False),
+    ],
+)
+def test_parts_of_one_partition_exclude_everything_but_each_other(
+    world: World, profile: str, placement: Placement, *, is_double: bool
+) -> None:
+    """Two claims with a part each share the partition; one part is one claim's, and what overlaps the partition is nobody's."""
+    part = replace(PARTITION, profile="1c.3g.40gb", placement=Placement(0, 4, 1))
+    other = replace(PARTITION, profile=profile, placement=placement)
+    for number, grant in enumerate((part, other), 2):
+        world.journal.begin(world.record(f"00000000-0000-0000-0000-00000000000{number}", grant))
+    assert ("I1" in world.broken()) is is_double
