@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed (`error: ...` on stderr), 2 wrong usage.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from importlib.metadata import version as installed_version
 from typing import Literal
@@ -32,6 +33,7 @@ def run(*, resolved: Resolved[PluginSettings]) -> None:
 
     Flags win over environment variables, these over the settings file, and that over the defaults.
     """
+    gc.disable()  # next to nothing that a start makes is garbage; `app` looks for it once it serves
     from kubelet_plugin import app  # noqa: PLC0415  (the other commands need neither gRPC nor HTTP)
 
     settings = resolved.settings

@@ -234,6 +234,7 @@ def _settle_memory() -> None:
     """What is there after the start stays: looking for garbage in it again and again would delay every call now and then."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _endpoint(settings: PluginSettings) -> Endpoint:
