@@ -34,7 +34,6 @@ HOUR_S = 3600
 BAR_S = 35.0
 """With the default sdkTimeoutS; what counts is what is added to it."""
 NOTICED_S = BAR_S - PluginSettings.model_fields["sdk_timeout_s"].default + SDK_TIMEOUT_S
-ROUNDS = 3
 CLAIMS_PER_GPU = 20
 
 
@@ -114,8 +113,8 @@ async def refusal(plugin: Plugin, claim: JsonObject) -> str:
     return str(answer.claims[metadata["uid"]].error)
 
 
-async def p99_s(plugin: Plugin, cluster: Cluster) -> float:
-    """How long prepares take on the other GPUs, one after the other."""
+async def slowest_s(plugin: Plugin, cluster: Cluster) -> float:
+    """How long the slowest of some prepares on the other GPUs took, one after the other."""
     found = []
     for _ in range(CLAIMS_PER_GPU):
         for name in OTHERS:
@@ -125,7 +124,7 @@ async def p99_s(plugin: Plugin, cluster: Cluster) -> float:
             found.append(time.perf_counter() - began)
             assert [one.error for one in answers.values()] == [""]
             assert await plugin.unprepare(claim)
-    return sorted(found)[int(len(found) * 0.99)]
+    return max(found)
 
 
 @pytest.fixture(params=["simulated", "library"])
@@ -175,11 +174,10 @@ async def is_untainted(cluster: Cluster) -> bool:
     return not await tainted(cluster)
 
 
-async def test_prepares_on_other_gpus_take_no_longer(node: Node, cluster: Cluster) -> None:
-    """The p99 while one GPU's thread is stuck is at most twice the p99 without; each the best of three, as the machine has other work."""
-    normal_s = [await p99_s(node.plugin, cluster) for _ in range(ROUNDS)]
+async def test_prepares_on_other_gpus_do_not_wait(node: Node, cluster: Cluster) -> None:
+    """Neither before anybody has noticed nor after: none takes as long as a call that hangs. How long they do take is measured by `tests.bench R7`."""
     with node.hang():
+        assert await slowest_s(node.plugin, cluster) < SDK_TIMEOUT_S
         await eventually(lambda: are_tainted(cluster), within_s=NOTICED_S + 2)
-        with_hang_s = [await p99_s(node.plugin, cluster) for _ in range(ROUNDS)]
+        assert await slowest_s(node.plugin, cluster) < SDK_TIMEOUT_S
         assert await are_tainted(cluster)
-    assert min(with_hang_s) <= 2 * min(normal_s), (with_hang_s, normal_s)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tests.bench.arena import Arena
-from tests.bench.bars import counters, footprint, hardware, prepare, recovery, responsiveness
+from tests.bench.bars import counters, footprint, hardware, hung, prepare, recovery, responsiveness
 from tests.bench.report import Line
 
 
@@ -29,6 +29,7 @@ MEASUREMENTS = (
     Measurement(bars=("B3",), what="memory", run=footprint.memory),
     Measurement(bars=("B4",), what="idle", run=footprint.idle),
     Measurement(bars=("B7",), what="kill -9", run=recovery.killed),
+    Measurement(bars=("R7",), what="a hung GPU", run=hung.hung_gpu),
     Measurement(bars=("B8",), what="API requests", run=counters.requests),
     Measurement(bars=("GetInfo",), what="GetInfo", run=responsiveness.introduction),
 )
