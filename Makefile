@@ -45,7 +45,7 @@ test-faults: $(READY) ## Run the long tests of kills and outages (some minutes)
 	@$(BIN)/python -m pytest -m faults
 
 .PHONY: bench
-bench: $(READY) ## Measure the plugin beside its peers and say which bars hold (ten minutes at most)
+bench: $(READY) ## Measure the plugin beside its peers and say which bars hold (six to twelve minutes)
 	@$(BIN)/python -m tests.bench
 
 .PHONY: kind

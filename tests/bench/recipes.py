@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dra_driver.ports import JsonObject
+from tests.bench import report
 from tests.bench.objects import NODE_NAME
 
 PEER = "DRA_BENCH_PEER_"
@@ -74,9 +75,13 @@ def _any_kind(device: JsonObject) -> str:
     return SHARED
 
 
-OURS = Recipe(name="ours", command=f"{_PYTHON}kubelet_plugin {_PLUGIN}", kind_of=_our_kind)
+OURS = Recipe(
+    name=report.OURS,
+    command=f"{_PYTHON}tests.bench.shipped kubelet_plugin {_PLUGIN}",
+    kind_of=_our_kind,
+)
 REFERENCE = Recipe(
-    name="reference",
+    name=report.REFERENCE,
     command=f"{_PYTHON}tests.bench.reference {{server}} {{data}} {{registry}} {{cdi}}",
     kind_of=_any_kind,
 )
@@ -85,7 +90,7 @@ REFERENCE = Recipe(
 def instrumented() -> Recipe:
     """Ours with counted syncs: a byte each in `{folder}/syncs`."""
     command = f"{_PYTHON}tests.bench.instrumented {{folder}}/syncs {_PLUGIN}"
-    return Recipe(name="ours", command=command, kind_of=_our_kind)
+    return Recipe(name=report.OURS, command=command, kind_of=_our_kind)
 
 
 def peers(environment: Mapping[str, str]) -> tuple[Recipe, ...]:
