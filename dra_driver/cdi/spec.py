@@ -79,6 +79,8 @@ def _lowest_version(devices: Sequence[tuple[str, ContainerEdits]]) -> str:
 
 def _hoisted(edits: Sequence[ContainerEdits]) -> tuple[ContainerEdits, list[ContainerEdits]]:
     """What all have in common, and what remains of each; nothing in common where it would leave one empty (CDI forbids that)."""
+    if len(edits) == 1:
+        return ContainerEdits(), list(edits)
     parts = [field.name for field in fields(ContainerEdits)]
     shared = {part: set.intersection(*(set(getattr(e, part)) for e in edits)) for part in parts}
 

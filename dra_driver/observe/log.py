@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -61,7 +62,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def _redacted(name: object, value: object) -> object:
-    if isinstance(name, str) and _SECRET_NAME.search(name):
+    if isinstance(name, str) and _is_secret(name):
         return _REDACTED
     match value:
         case str():
@@ -72,6 +73,11 @@ def _redacted(name: object, value: object) -> object:
             return [_redacted(None, inner) for inner in value]
         case _:
             return value
+
+
+@lru_cache(maxsize=256)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
 
 
 def _add_logger_name(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
