@@ -35,7 +35,7 @@ BARS = tuple(dict.fromkeys(bar for one in MEASUREMENTS for bar in one.bars))
     default=2.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="How long a sync takes in B1a to B1e; 0 for the disk of this machine, beside peers of the environment.",
+    help="How long a sync takes in B1a to B1e and GetInfo; 0 for the disk of this machine, beside peers of the environment.",
 )
 @click.option(
     "--json", "file", type=click.Path(path_type=Path), help="Write the lines there too, as JSON."

@@ -22,7 +22,7 @@ async def introduction(arena: Arena) -> list[Line]:
     quiet: dict[str, list[float]] = {}
     beside: dict[str, list[float]] = {}
     busy: dict[str, list[float]] = {}
-    async with arena.contenders() as contenders:
+    async with arena.contenders(on_disk=True) as contenders:
         for contender in contenders:
             await contender.burst(64, 64)
         for _ in range(arena.rounds):
