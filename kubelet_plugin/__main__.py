@@ -33,7 +33,7 @@ def run(*, resolved: Resolved[PluginSettings]) -> None:
 
     Flags win over environment variables, these over the settings file, and that over the defaults.
     """
-    gc.disable()  # next to nothing that a start makes is garbage; `app` looks for it once it serves
+    gc.disable()  # next to nothing that a start makes is garbage; `app` enables it after the first look at the hardware
     from kubelet_plugin import app  # noqa: PLC0415  (the other commands need neither gRPC nor HTTP)
 
     settings = resolved.settings

@@ -171,7 +171,7 @@ class Process:
             tasks.create_task(self._serve_pages())
             await self._node.survey.look()
             self._health.refresh()
-            _settle_memory()
+            settle_memory()
             tasks.create_task(self._node.recovery.run())
             tasks.create_task(self._look_again())
             tasks.create_task(self._measure())
@@ -230,7 +230,7 @@ class Process:
             log.warning("stopping with calls under way; the next start undoes what they began")
 
 
-def _settle_memory() -> None:
+def settle_memory() -> None:
     """What is there after the start stays: looking for garbage in it again and again would delay every call now and then."""
     gc.collect()
     gc.freeze()

@@ -62,7 +62,7 @@ class Measured:
     def at_most_here(self, limit: float, *, times: float) -> Line:
         """Ours has to be no more than that, or, on a machine where that is too little, no more than so many times the reference model.
 
-        Below `limit / times` of the reference model, which is any machine of ordinary speed, the limit alone counts.
+        Where the reference model takes `limit / times` or less, the limit alone counts.
         """
         found = ratio(self.rounds[OURS], self.rounds[REFERENCE])
         rule = f"<= {limit:g}, or <= {times:g} x {REFERENCE} (is {found:.2f})"

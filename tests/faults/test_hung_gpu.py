@@ -29,7 +29,7 @@ from tests.vendors.faults import set_faults
 
 HUNG, HUNG_NAME = "0000:1b:00.0", "gpu-0000-1b-00-0"
 OTHERS = ("gpu-0000-43-00-0", "gpu-0000-52-00-0", "gpu-0000-61-00-0")
-SDK_TIMEOUT_S = 1.0
+SDK_TIMEOUT_S = 2.0
 HOUR_S = 3600
 BAR_S = 35.0
 """With the default sdkTimeoutS; what counts is what is added to it."""
@@ -114,16 +114,15 @@ async def refusal(plugin: Plugin, claim: JsonObject) -> str:
 
 
 async def slowest_s(plugin: Plugin, cluster: Cluster) -> float:
-    """How long the slowest of some prepares on the other GPUs took, one after the other."""
+    """How long the slowest prepare took, one after the other on the other GPUs."""
     found = []
-    for _ in range(CLAIMS_PER_GPU):
-        for name in OTHERS:
-            claim = await cluster.new_claim(name)
-            began = time.perf_counter()
-            answers = await plugin.prepare(claim)
-            found.append(time.perf_counter() - began)
-            assert [one.error for one in answers.values()] == [""]
-            assert await plugin.unprepare(claim)
+    for name in OTHERS:
+        claim = await cluster.new_claim(name)
+        began = time.perf_counter()
+        answers = await plugin.prepare(claim)
+        found.append(time.perf_counter() - began)
+        assert [one.error for one in answers.values()] == [""]
+        assert await plugin.unprepare(claim)
     return max(found)
 
 
@@ -175,9 +174,15 @@ async def is_untainted(cluster: Cluster) -> bool:
 
 
 async def test_prepares_on_other_gpus_do_not_wait(node: Node, cluster: Cluster) -> None:
-    """Neither before anybody has noticed nor after: none takes as long as a call that hangs. How long they do take is measured by `tests.bench R7`."""
+    """From the hang on, none takes half as long as a call that hangs is waited for.
+
+    How much longer than without a hang is measured by `tests.bench R7`, on simulated hardware alone.
+    """
+    found = []
     with node.hang():
-        assert await slowest_s(node.plugin, cluster) < SDK_TIMEOUT_S
-        await eventually(lambda: are_tainted(cluster), within_s=NOTICED_S + 2)
-        assert await slowest_s(node.plugin, cluster) < SDK_TIMEOUT_S
+        async with asyncio.timeout(NOTICED_S + 2):
+            while not await are_tainted(cluster):
+                found.append(await slowest_s(node.plugin, cluster))
+        found += [await slowest_s(node.plugin, cluster) for _ in range(CLAIMS_PER_GPU)]
         assert await are_tainted(cluster)
+    assert max(found) < SDK_TIMEOUT_S / 2

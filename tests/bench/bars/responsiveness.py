@@ -44,7 +44,7 @@ async def introduction(arena: Arena) -> list[Line]:
         _line(
             f"p99, {under} / idle, machine busy", "x", {n: [t] for n, t in times.items()}
         ).at_most(3),
-        _line(f"longest, {under}", "ms", most_ms).at_most_here(100, times=2),
+        _line(f"longest, {under}", "ms", most_ms).at_most(100),
     ]
 
 
