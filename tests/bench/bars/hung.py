@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 
+from dra_driver.model.names import is_device_of
 from dra_driver.rules.withdrawal import UNHEALTHY_TAINT
 from tests.bench.arena import Arena
 from tests.bench.contender import Contender
@@ -74,7 +75,7 @@ async def _prepare_all(node: Contender, devices: Sequence[Device]) -> list[float
 def _hang(node: Contender, device: Device) -> None:
     folder = node.folder / "hardware/nvidia"
     addresses = {path.stem for path in folder.glob("*:*.json")}
-    [address] = [one for one in addresses if one.replace(":", "-").replace(".", "-") in device.name]
+    [address] = [one for one in addresses if is_device_of(one, device.name)]
     set_faults(folder, {address: {"hang_s": _HOUR_S}})
 
 
