@@ -81,7 +81,7 @@ OURS = Recipe(
     kind_of=_our_kind,
 )
 REFERENCE = Recipe(
-    name=report.REFERENCE,
+    name="reference",
     command=f"{_PYTHON}tests.bench.reference {{server}} {{data}} {{registry}} {{cdi}}",
     kind_of=_any_kind,
 )

@@ -1,7 +1,7 @@
 """Lines of the benchmark's table: what was measured of whom, the bar, and whether it holds.
 
-Times of a machine that others use too prove nothing, so a verdict is passed on ratios, taken round by round, and on counters.
-Where a bar is an amount of time, a machine that is slow for the reference model too may take longer (`at_most_here`).
+Times of a machine that others use too prove nothing, so a verdict is passed on ratios, taken round by round, and on counters;
+absolute numbers are printed, and judged only where the bar is an amount.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from statistics import median
 from dra_driver.ports import JsonObject
 
 OURS = "ours"
-REFERENCE = "reference"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +57,6 @@ class Measured:
     def at_most(self, limit: float) -> Line:
         """Ours has to be no more than that."""
         return self._line(f"<= {limit:g}", self.medians[OURS] <= limit)
-
-    def at_most_here(self, limit: float, *, times: float) -> Line:
-        """Ours has to be no more than that, or, on a machine where that is too little, no more than so many times the reference model.
-
-        Where the reference model takes `limit / times` or less, the limit alone counts.
-        """
-        found = ratio(self.rounds[OURS], self.rounds[REFERENCE])
-        rule = f"<= {limit:g}, or <= {times:g} x {REFERENCE} (is {found:.2f})"
-        return self._line(rule, self.medians[OURS] <= limit or found <= times)
 
     def never_over(self, limit: float) -> Line:
         """Ours has to be no more than that in any round."""

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import grpc.aio
@@ -113,8 +114,8 @@ async def refusal(plugin: Plugin, claim: JsonObject) -> str:
     return str(answer.claims[metadata["uid"]].error)
 
 
-async def slowest_s(plugin: Plugin, cluster: Cluster) -> float:
-    """How long the slowest prepare took, one after the other on the other GPUs."""
+async def prepares_s(plugin: Plugin, cluster: Cluster) -> list[float]:
+    """How long prepares take on the other GPUs, one after the other."""
     found = []
     for name in OTHERS:
         claim = await cluster.new_claim(name)
@@ -123,7 +124,7 @@ async def slowest_s(plugin: Plugin, cluster: Cluster) -> float:
         found.append(time.perf_counter() - began)
         assert [one.error for one in answers.values()] == [""]
         assert await plugin.unprepare(claim)
-    return max(found)
+    return found
 
 
 @pytest.fixture(params=["simulated", "library"])
@@ -173,16 +174,20 @@ async def is_untainted(cluster: Cluster) -> bool:
     return not await tainted(cluster)
 
 
-async def test_prepares_on_other_gpus_do_not_wait(node: Node, cluster: Cluster) -> None:
-    """From the hang on, none takes half as long as a call that hangs is waited for.
+async def test_prepares_on_other_gpus_take_no_longer(node: Node, cluster: Cluster) -> None:
+    """The median at most doubles, and from the hang on none takes half as long as a call that hangs is waited for.
 
-    How much longer than without a hang is measured by `tests.bench R7`, on simulated hardware alone.
+    The p99, which on a busy machine is the machine's, is measured by `tests.bench R7`, on simulated hardware alone.
     """
-    found = []
+    well_s, hung_s = [], []
+    for _ in range(CLAIMS_PER_GPU):
+        well_s += await prepares_s(node.plugin, cluster)
     with node.hang():
         async with asyncio.timeout(NOTICED_S + 2):
             while not await are_tainted(cluster):
-                found.append(await slowest_s(node.plugin, cluster))
-        found += [await slowest_s(node.plugin, cluster) for _ in range(CLAIMS_PER_GPU)]
+                hung_s += await prepares_s(node.plugin, cluster)
+        for _ in range(CLAIMS_PER_GPU):
+            hung_s += await prepares_s(node.plugin, cluster)
         assert await are_tainted(cluster)
-    assert max(found) < SDK_TIMEOUT_S / 2
+    assert max(hung_s) < SDK_TIMEOUT_S / 2
+    assert median(hung_s) <= 2 * median(well_s), (median(hung_s), median(well_s))

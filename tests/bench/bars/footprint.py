@@ -70,9 +70,7 @@ async def idle(arena: Arena) -> list[Line]:
     peers = {"example": 1.0, "nvidia": 1.0}
     watched = f"in {_WATCH_S:.0f} s"
     return [
-        Measured(bar="B4", what="CPU idle", unit="% of a core", rounds=cpu).at_most_here(
-            0.1, times=5
-        ),
+        Measured(bar="B4", what="CPU idle", unit="% of a core", rounds=cpu).at_most(0.1),
         Measured(
             bar="B4", what="CPU idle, beside peers", unit="% of a core", rounds=cpu
         ).at_most_times(peers),

@@ -36,12 +36,8 @@ async def killed(arena: Arena) -> list[Line]:
                 writes[contender.name].append(written)
     what = "kill -9 to first"
     return [
-        Measured(bar="B7", what=f"{what} replay", unit="s", rounds=replayed).at_most_here(
-            1, times=2
-        ),
-        Measured(bar="B7", what=f"{what} new claim", unit="s", rounds=fresh).at_most_here(
-            2, times=3
-        ),
+        Measured(bar="B7", what=f"{what} replay", unit="s", rounds=replayed).at_most(1),
+        Measured(bar="B7", what=f"{what} new claim", unit="s", rounds=fresh).at_most(2),
         Measured(bar="B7", what="slices written after", unit="", rounds=writes).never_over(0),
     ]
 
