@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from dra_driver.model.errors import ClaimError
+from kubelet_plugin.slow_lane import SlowLane
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._under_way: defaultdict[str, list[Flight]] = defaultdict(list)
+        self._lane = SlowLane()
 
     async def join(
         self,
@@ -103,7 +105,7 @@ class Flights:
         async def execute() -> T:
             if former:
                 await asyncio.wait(former)
-            return await start(flight)
+            return await self._lane.drive(start(flight))
 
         flight.task = asyncio.create_task(execute())
         flight.task.add_done_callback(lambda task: self._land(uid, flight, task))

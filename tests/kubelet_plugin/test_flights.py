@@ -9,6 +9,7 @@ import pytest
 
 from dra_driver.model.errors import ClaimError
 from kubelet_plugin.flights import Flight, Flights
+from kubelet_plugin.slow_lane import PATIENCE
 
 UID = "a"
 
@@ -63,8 +64,8 @@ class Runway:
 
 
 async def settle() -> None:
-    """Let everything happen that can happen now: nothing here waits for anything but the loop."""
-    for _ in range(20):
+    """Let everything happen that can happen now: nothing here waits for anything but the loop, and this keeps it from being quiet."""
+    for _ in range(10 * PATIENCE):
         await asyncio.sleep(0)
 
 

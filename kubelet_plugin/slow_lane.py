@@ -1,0 +1,83 @@
+"""Long work on the event loop, step by step: whatever is short goes first.
+
+A call of gRPC takes ten turns of the loop, short as they are. If each waited for a step of every claim under way, a node that prepares
+64 claims would need as many times longer to say who it is, and to take the next call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections import deque
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 16
+"""So many turns of the loop a step waits for short work that does not end, and is done then."""
+
+
+class SlowLane:
+    """Coroutines whose steps (what they do between two waits) are done one at a time, in the order in which they could be, whenever nothing else is ready."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_watching = False
+        self._turns = 0
+
+    @types.coroutine
+    def drive(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, None, T]:
+        """The coroutine's result. A cancellation, like any other error at a wait, reaches it at once."""
+        error: BaseException | None = None
+        while True:
+            try:
+                if error is None and self._must_wait():
+                    yield from self._turn()
+            except BaseException as came:  # noqa: BLE001 - the coroutine's to deal with
+                error = came
+            try:
+                awaited = coroutine.throw(error) if error else coroutine.send(None)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            finally:
+                error = None
+            try:
+                yield awaited
+            except BaseException as came:  # noqa: BLE001 - the coroutine's to deal with
+                error = came
+
+    def _must_wait(self) -> bool:
+        return self._is_watching or not _is_quiet(asyncio.get_running_loop())
+
+    def _turn(self) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        if not self._is_watching:
+            self._is_watching = True
+            loop.call_soon(self._watch, loop)
+        return turn
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Once in each turn of the loop as long as somebody waits, and once more."""
+        self._turns += 1
+        if _is_quiet(loop) or self._turns >= PATIENCE:
+            self._turns = 0
+            self._admit_next()
+        self._is_watching = bool(self._waiting)
+        if self._is_watching:
+            loop.call_soon(self._watch, loop)
+
+    def _admit_next(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # its task was cancelled
+                turn.set_result(None)
+                return
+
+
+def _is_quiet(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether nothing else is ready. No public way says so; on a loop that has another queue there is one step in each turn."""
+    return not getattr(loop, "_ready", ())
