@@ -156,6 +156,7 @@ class Claims:
         peace = self._turns.peace()
         while not changed.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), LOOK_AGAIN_S)
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    await changed.wait()
             if not told or peace is None or self._turns.peace() != peace:
                 return

@@ -19,7 +19,10 @@ PATIENCE = 16
 
 
 class SlowLane:
-    """Coroutines whose steps (what they do between two waits) are done one at a time, in the order in which they could be, whenever nothing else is ready."""
+    """Coroutines whose steps (what they do between two waits) are done one at a time, in the order in which they could be, whenever nothing else is ready.
+
+    One for a loop: two would each take the other for short work.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -28,7 +31,10 @@ class SlowLane:
 
     @types.coroutine
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, None, T]:
-        """The coroutine's result. A cancellation, like any other error at a wait, reaches it at once."""
+        """The coroutine's result. What it waits for may be long over when it goes on; an error or a cancellation reaches it at once.
+
+        So a cancellation may well come when the wait is over already, and `asyncio.wait_for` of Python 3.11 loses it then: use `asyncio.timeout`.
+        """
         error: BaseException | None = None
         while True:
             try:
@@ -37,7 +43,7 @@ class SlowLane:
             except BaseException as came:  # noqa: BLE001 - the coroutine's to deal with
                 error = came
             try:
-                awaited = coroutine.throw(error) if error else coroutine.send(None)
+                awaited = coroutine.send(None) if error is None else coroutine.throw(error)
             except StopIteration as end:
                 result: T = end.value
                 return result
@@ -47,6 +53,7 @@ class SlowLane:
                 yield awaited
             except BaseException as came:  # noqa: BLE001 - the coroutine's to deal with
                 error = came
+            awaited = None  # an error that it holds would hold this frame
 
     def _must_wait(self) -> bool:
         return self._is_watching or not _is_quiet(asyncio.get_running_loop())
@@ -61,7 +68,7 @@ class SlowLane:
         return turn
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Once in each turn of the loop as long as somebody waits, and once more."""
+        """Called in each turn of the loop as long as somebody waits."""
         self._turns += 1
         if _is_quiet(loop) or self._turns >= PATIENCE:
             self._turns = 0

@@ -97,6 +97,30 @@ async def test_an_unprepare_does_not_wait_for_a_prepare_that_waits(
         await waiting
 
 
+@pytest.mark.parametrize("turns", [1, 2, 4, 8, 16, 40])
+async def test_an_unprepare_ends_a_wait_that_is_just_over(
+    node: NodePlugin, new_claim: NewClaim, turns: int
+) -> None:
+    """Something was given back, and all that wait look again, one after the other: none has begun for a claim that is unprepared by then."""
+    gone = new_claim(WHOLE)
+    await node.prepare(gone)
+    claims = [new_claim(WHOLE) for _ in range(24)]
+    waiting = [asyncio.create_task(node.prepare(claim)) for claim in claims]
+    done, _ = await asyncio.wait(waiting, timeout=0.2)
+    assert not done
+    changed = node.state.changed
+    release = asyncio.create_task(node.unprepare(gone))
+    await changed.wait()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*map(node.unprepare, claims), release)
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(one, ClaimError | list) for one in answers), answers
+    assert sum(isinstance(one, list) for one in answers) <= 1, "of one it had begun already"
+    assert node.leftovers() == []
+
+
 async def test_a_pool_that_does_not_answer_refuses_the_claim(
     node: NodePlugin, new_claim: NewClaim
 ) -> None:

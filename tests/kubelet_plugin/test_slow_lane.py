@@ -142,3 +142,25 @@ async def test_a_timeout_inside_it_ends_its_wait() -> None:
         return "early"
 
     assert await Road().start(patient) == "late"
+
+
+async def test_a_cancellation_during_its_turn_comes_where_it_waited() -> None:
+    """What it waited for has come, but it has not gone on yet: as any task, it hears of the cancellation there."""
+    road, began, event = Road(), asyncio.Event(), asyncio.Event()
+
+    async def wait() -> str:
+        began.set()
+        try:
+            await event.wait()
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "came"
+
+    task = road.start(wait)
+    await began.wait()
+    event.set()
+    await asyncio.sleep(0)  # it is woken, and
+    await asyncio.sleep(0)  # waits for its turn behind this test
+    assert road.lane._is_watching
+    task.cancel()
+    assert await task == "cancelled"
