@@ -20,7 +20,7 @@ from kubelet_plugin.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
 
-HANDOVER_S = 3.0
+HANDOVER_S = 6.0
 """How soon an older process notices that a newer one has taken over, or is gone."""
 WITHDRAW_S = 8.0
 """With the default stopTimeoutS this stays below the 30 s that Kubernetes gives a pod."""

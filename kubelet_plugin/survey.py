@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import structlog
@@ -17,6 +18,9 @@ from kubelet_plugin.locks import NodeLocks, gpu_lock
 from kubelet_plugin.state import NodeState
 
 log = structlog.get_logger(__name__)
+
+PINGS_PER_LISTING = 5
+"""A GPU that is new is found with the listing; one that is gone does not answer its ping."""
 
 
 class Survey:
@@ -36,6 +40,7 @@ class Survey:
         self._locks, self._company = turns
         self._casebook = casebook
         self._timeout_s = timeout_s
+        self._until_listed: Counter[str] = Counter()
 
     async def look(self) -> None:
         """Look at every GPU once, each when nobody is changing it; new ones appear, those that are gone disappear.
@@ -45,7 +50,7 @@ class Survey:
         await asyncio.gather(*(self._look_at_pool(pool) for pool in self._calls.pools))
 
     async def ping(self) -> None:
-        """Ask every GPU a small question and how it is, and look at those that answer otherwise than they did: new, gone, hung or back."""
+        """Ask every GPU a small question and how it is, and look at those that answer otherwise than they did: gone, hung or back; now and then new."""
         await asyncio.gather(*(self._ping_pool(pool) for pool in self._calls.pools))
 
     async def look_at(self, pool: str, address: str) -> Gpu | None:
@@ -70,14 +75,31 @@ class Survey:
 
     async def _ping_pool(self, pool: str) -> None:
         looks: list[asyncio.Task[None]] = []
-        async for address, answer in self._calls.ping_each(pool, await self._listed(pool)):
+        errors = 0
+        async for address, answer in self._calls.ping_each(pool, await self._to_be_pinged(pool)):
             if address not in self._state.inventories[pool].addresses:
                 continue  # it has gone meanwhile
-            if not isinstance(answer, VendorError):
+            if isinstance(answer, VendorError):
+                errors += 1
+            else:
                 self._casebook.note(address, answer)
             if self._is_news(pool, address, answered=not isinstance(answer, VendorError)):
                 looks.append(asyncio.create_task(self._look_alone(pool, address)))
+        if errors:
+            self._until_listed[pool] = 0
         await asyncio.gather(*looks)
+
+    async def _to_be_pinged(self, pool: str) -> tuple[str, ...]:
+        """The pool's GPUs. As long as all are there and answer, their driver is asked only now and then whether it has others."""
+        inventory = self._state.inventories.get(pool)
+        known = inventory.addresses if inventory else ()
+        if known and self._until_listed[pool]:
+            self._until_listed[pool] -= 1
+            return known
+        listed = await self._listed(pool)
+        is_calm = set(listed) == set(known)
+        self._until_listed[pool] = PINGS_PER_LISTING - 1 if is_calm else 0
+        return listed
 
     def _is_news(self, pool: str, address: str, *, answered: bool) -> bool:
         """Whether the last look found the GPU otherwise; one that is `unseen` gets its look either way."""

@@ -72,8 +72,9 @@ class Workers:
                     break
         finally:
             asked.go_on()  # a call that is expected and never made would look like one that hangs
-        for key in waiting:
-            yield key, self._overdue(key)
+        for key in functions:
+            if key in waiting:
+                yield key, self._overdue(key)
 
     def is_busy(self, key: str) -> bool:
         """Whether a call of the key is under way, timed out or not."""

@@ -21,7 +21,8 @@ from dra_driver.ports import SystemClock, beat
 from dra_driver.wire.socket_files import check_path, clear_path, inode
 
 _RECEIVE_LIMIT_BYTES = 1 << 20  # a call of 64 claims has 10 KiB
-_WATCH_S = 3.0
+WATCH_S = 6.0
+"""How soon a lost socket is noticed."""
 _FINISH_S = 60.0  # no call of a kubelet takes longer
 
 _log = structlog.get_logger()
@@ -44,7 +45,7 @@ async def serving(
 ) -> AsyncIterator[None]:
     """The services answer on the socket at `path` (mode 0600) while the block runs; the socket is gone afterwards.
 
-    A socket that somebody removes meanwhile is there again three seconds later. When the block ends, running calls get
+    A socket that somebody removes meanwhile is there again six seconds later. When the block ends, running calls get
     `grace_s` to finish, then they are cancelled. Raises StartError where the folder is missing, the path is too long,
     somebody else serves there, or something that is no socket is in the way.
     """
@@ -90,7 +91,7 @@ class _ServedSocket:
         """Open again whenever the socket is gone; where that fails, say so once and go on trying."""
         clock, said = SystemClock(), ""
         while True:
-            await beat(clock, _WATCH_S)
+            await beat(clock, WATCH_S)
             if inode(self._path) == self._inode:
                 continue
             try:

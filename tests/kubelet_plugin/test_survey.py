@@ -19,6 +19,7 @@ from kubelet_plugin.health import HealthReport
 from kubelet_plugin.health_service import Health, HealthBoard
 from kubelet_plugin.locks import gpu_lock
 from kubelet_plugin.node import Node
+from kubelet_plugin.survey import PINGS_PER_LISTING
 from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin, machine_of
 from tests.kubelet_plugin.second_process import second_process
 
@@ -125,6 +126,44 @@ async def test_a_gpu_that_is_unplugged_is_gone_and_plugged_in_is_back(
     broken.faults()
     await look()
     assert (broken.sound, broken.faulty) == ([FIRST, SECOND], {})
+
+
+async def test_a_gpu_that_is_new_is_found_by_one_of_the_next_pings(broken: Broken) -> None:
+    """The driver is asked for its GPUs now and then, as long as those that are known answer."""
+    survey = broken.node.survey
+    broken.faults(first={"absent": True})
+    await survey.look()
+    for _ in range(2 * PINGS_PER_LISTING):
+        await survey.ping()
+    broken.faults()
+    pings = 0
+    while FIRST not in broken.sound:
+        await survey.ping()
+        pings += 1
+    assert pings <= PINGS_PER_LISTING
+
+
+async def test_a_ping_lists_seldom_and_after_any_trouble(
+    broken: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ask the driver costs as much as to ask all its GPUs."""
+    survey, listings = broken.node.survey, 0
+    addresses = survey._calls.addresses
+
+    async def counted(pool: str) -> tuple[str, ...]:
+        nonlocal listings
+        listings += 1
+        return await addresses(pool)
+
+    monkeypatch.setattr(survey._calls, "addresses", counted)
+    for _ in range(3 * PINGS_PER_LISTING):
+        await survey.ping()
+    assert listings == 3
+    broken.faults(first={"error": "GPU_IS_LOST"})
+    await survey.ping()
+    listings = 0
+    await survey.ping()
+    assert listings == 1
 
 
 async def test_a_gpu_in_place_of_another_is_told_by_its_own_devices(

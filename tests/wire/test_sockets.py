@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from dra_driver.model.errors import StartError
 from dra_driver.wire.registration_v1 import api_pb2, api_pb2_grpc
 from dra_driver.wire.socket_files import PATH_LIMIT_BYTES, remove_dead_sockets
-from dra_driver.wire.sockets import create_private_folder, serving
+from dra_driver.wire.sockets import WATCH_S, create_private_folder, serving
 from kubelet_plugin.registration import Registration
 from tests.limits import no_more_descriptors
 
@@ -80,7 +80,7 @@ async def test_a_socket_with_a_full_backlog_counts_as_live(tmp_path: Path) -> No
 
 async def until(reached: Callable[[], bool]) -> None:
     """It is so, sooner or later."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WATCH_S + 5):
         while True:
             if reached():
                 return
