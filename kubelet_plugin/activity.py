@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -21,8 +23,6 @@ log = structlog.get_logger(__name__)
 
 IDLE_ROUNDS = 6
 """A GPU that no claim holds, and on which nothing ran, is measured in one round of so many; all in the same, as most of the cost is in waking up."""
-_TURN_S = 0.05
-"""How long the next GPU waits for the one before: together their threads would be in each other's way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +88,12 @@ class ActivityWatch:
         }
         for gone in self.seen.keys() - usable.keys():
             del self.seen[gone]
-        in_use, measured = self._held() | self._busy(), list[asyncio.Task[None]]()
+        in_use, is_idle_round = self._held() | self._busy(), self._rounds % IDLE_ROUNDS == 0
+        due: defaultdict[str, list[str]] = defaultdict(list)
         for address, pool in usable.items():
-            if address in in_use or self._rounds % IDLE_ROUNDS == 0:
-                measured.append(asyncio.create_task(self._measure(pool, address)))
-                await asyncio.wait(measured[-1:], timeout=_TURN_S)
-        await asyncio.gather(*measured)
+            if is_idle_round or address in in_use:
+                due[pool].append(address)
+        await asyncio.gather(*(self._measure(pool, those) for pool, those in due.items()))
         await self._look_for_pods()
         self._rounds += 1
 
@@ -113,25 +113,47 @@ class ActivityWatch:
             if any(one.processes for one in seen.activities)
         }
 
-    async def _measure(self, pool: str, address: str) -> None:
-        """While somebody changes or asks the GPU, in this process or another, what was seen last stays, with its time.
+    async def _measure(self, pool: str, addresses: Collection[str]) -> None:
+        """While somebody changes or asks a GPU, in this process or another, what was seen last stays, with its time.
 
         A GPU that hangs keeps this from being called again. Were it asked behind a call that hangs already, its lock would be held
         while that one's caller, who has found out by then, wants to look at it.
         """
+        turns: dict[str, AsyncExitStack] = {}
         try:
-            async with asyncio.timeout(0) as limit, self._locks.held(gpu_lock(address)):
-                limit.reschedule(None)
-                if self._calls.is_busy(address):
-                    return
-                activities = await self._calls.activity(pool, address)
+            for address in addresses:
+                turn = await self._turn(address)
+                if turn is not None:
+                    turns[address] = turn
+            async for address, answer in self._calls.activity_each(pool, tuple(turns)):
+                async with turns.pop(address):
+                    self._note(address, answer)
+        finally:
+            for turn in turns.values():
+                await turn.aclose()
+
+    async def _turn(self, address: str) -> AsyncExitStack | None:
+        """The GPU's turn, which ends with the stack; None where somebody has it, or asks the GPU."""
+        turn = AsyncExitStack()
+        try:
+            async with asyncio.timeout(0):
+                await turn.enter_async_context(self._locks.held(gpu_lock(address)))
         except TimeoutError:
-            return
-        except (DraError, OSError) as error:
-            log.debug("a GPU cannot be measured", gpu=address, why=str(error))
+            return None
+        except OSError as error:
+            self._note(address, error)
+            return None
+        if self._calls.is_busy(address):
+            await turn.aclose()
+            return None
+        return turn
+
+    def _note(self, address: str, answer: tuple[Activity, ...] | Exception) -> None:
+        if isinstance(answer, Exception):
+            log.debug("a GPU cannot be measured", gpu=address, why=str(answer))
             self.seen.pop(address, None)
-            return
-        self.seen[address] = self._attributed(activities)
+        else:
+            self.seen[address] = self._attributed(answer)
 
     def _attributed(self, activities: tuple[Activity, ...]) -> Seen:
         """A driver tells only what the caller's PID namespace has: elsewhere than in the host's, no processes may be many."""

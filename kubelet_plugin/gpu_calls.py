@@ -92,17 +92,26 @@ class GpuCalls:
     ) -> AsyncIterator[tuple[str, tuple[Ailment, ...] | VendorError | None]]:
         """What `ping` says of each GPU, or its error, as they answer: in turn, and none waits for one that hangs."""
         backend = self._backend(pool)
-        questions = {address: partial(_examined, backend, address) for address in addresses}
-        async for address, outcome in self._workers.each(questions):
+        async for answer in self._each(addresses, partial(_examined, backend)):
+            yield answer
+
+    async def activity_each(
+        self, pool: str, addresses: Collection[str]
+    ) -> AsyncIterator[tuple[str, tuple[Activity, ...] | VendorError]]:
+        """What each GPU and its partitions do, or its error, as they answer. The caller holds the GPUs' locks, as nobody measures what is being changed."""
+        async for answer in self._each(addresses, self._backend(pool).activity):
+            yield answer
+
+    async def _each(
+        self, addresses: Collection[str], ask: Callable[[str], T]
+    ) -> AsyncIterator[tuple[str, T | VendorError]]:
+        async for address, outcome in self._workers.each(
+            {address: partial(ask, address) for address in addresses}
+        ):
             if isinstance(outcome, Exception):
                 yield address, _as_vendor_error(address, outcome)
             else:
                 yield address, outcome
-
-    async def activity(self, pool: str, address: str) -> tuple[Activity, ...]:
-        """What the GPU and its partitions do. The caller holds the GPU's lock, as nobody measures what is being changed."""
-        backend = self._backend(pool)
-        return await self._call(address, lambda: backend.activity(address))
 
     def is_busy(self, address: str) -> bool:
         """Whether a call for this GPU is under way, timed out or not."""

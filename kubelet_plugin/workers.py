@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 from dra_driver.model.errors import VendorError
@@ -49,7 +50,7 @@ class Workers:
     ) -> AsyncIterator[tuple[str, T | Exception]]:
         """The result or the error of each key's function, soon after it has come; one key after the other while they answer.
 
-        It costs hardly more than one call: one thread makes them all, and the event loop looks now and then what has come.
+        It costs hardly more than one call: one thread makes them all, and the event loop looks what has come when all have, or now and then.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._timeout_s
@@ -64,7 +65,9 @@ class Workers:
         try:
             while waiting:
                 asked.go_on()
-                await asyncio.sleep(_TURN_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_TURN_S):
+                        await asked.ended.wait()
                 for key, outcome in asked.news():
                     waiting.remove(key)
                     yield key, outcome
