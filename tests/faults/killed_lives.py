@@ -84,10 +84,9 @@ class KilledLives:
     async def live(self, life: Life, name: str) -> None:
         """One process from its start to its kill, and what it has left."""
         if life.while_starting:
-            starting = asyncio.create_task(self._node.start())
+            await self._node.launch()
             await asyncio.sleep(life.delay_s)
             await self._node.kill()
-            await starting
         else:
             await self._node.start()
             if life.settles:

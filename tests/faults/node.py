@@ -95,11 +95,15 @@ class Node:
         """Whether a process serves the node, as far as is known."""
         return self.process is not None and self.process.returncode is None
 
+    async def launch(self, environment: Mapping[str, str] | None = None) -> ForkedProcess:
+        """Start a plugin, and do not wait for anything."""
+        flags = [text for name, value in self._flags.items() for text in (f"--{name}", value)]
+        self.process = await self._forks.start(["run", *flags], self.log, environment)
+        return self.process
+
     async def start(self, environment: Mapping[str, str] | None = None) -> bool:
         """Start a plugin; whether it lived until it could be called."""
-        flags = [text for name, value in self._flags.items() for text in (f"--{name}", value)]
-        process = await self._forks.start(["run", *flags], self.log, environment)
-        self.process = process
+        process = await self.launch(environment)
         async with asyncio.timeout(_SETTLE_S):
             while process.returncode is None:
                 if _serves(self.data_dir / "dra.sock"):
