@@ -1,5 +1,7 @@
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -119,8 +121,10 @@ def test_what_is_no_secret_stays() -> None:
 
 
 def test_importing_configures_nothing() -> None:
-    """Until `configure` is called, structlog and logging are as they were."""
-    assert not structlog.is_configured()
+    """Until `configure` is called, structlog and logging are as they were; in a process of its own, as other tests' `capture_logs` configures."""
+    asked = "import structlog, dra_driver.observe.log; print(structlog.is_configured())"
+    answer = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True)
+    assert answer.stdout == b"False\n"
 
 
 def test_lines_can_be_captured_in_tests() -> None:
