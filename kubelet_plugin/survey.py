@@ -41,6 +41,7 @@ class Survey:
         self._casebook = casebook
         self._timeout_s = timeout_s
         self._until_listed: Counter[str] = Counter()
+        self._kept: set[str] = set()
 
     async def look(self) -> None:
         """Look at every GPU once, each when nobody is changing it; new ones appear, those that are gone disappear.
@@ -151,9 +152,10 @@ class Survey:
         """Look when nobody is changing the GPU. One that another process does not give back is out of sight, and delays no other."""
         lock = gpu_lock(address)
         try:
-            async with asyncio.timeout(self._patience_s(pool, address)) as limit:
+            async with asyncio.timeout(self._patience_s(address)) as limit:
                 async with self._locks.held(lock):
                     limit.reschedule(None)
+                    self._kept.discard(address)
                     await (
                         self._company.learn_all()
                     )  # else what another process made would be nobody's
@@ -161,16 +163,16 @@ class Survey:
                         self._casebook.note(address, await self._calls.ping(pool, address))
         except TimeoutError:
             if self._locks.is_elsewhere(lock):
+                self._kept.add(address)
                 message = f"GPU {address}: another plugin process has it and does not give it back; delete that plugin's pod"
                 self._note_fault(pool, Fault(pci_address=address, message=message, unseen=True))
         except (DraError, OSError) as error:
             log.warning("a GPU cannot be looked at", gpu=address, why=str(error))
 
-    def _patience_s(self, pool: str, address: str) -> float:
-        """How long to wait for the GPU's turn: not again for one that is out of use while another process has it."""
-        is_usable = self._state.inventories[pool].gpu(address) is not None
-        waits_anew = is_usable or not self._locks.is_elsewhere(gpu_lock(address))
-        return self._timeout_s if waits_anew else 0.0
+    def _patience_s(self, address: str) -> float:
+        """How long to wait for the GPU's turn: not again for one that was waited for in vain and that another process still has."""
+        is_kept = address in self._kept and self._locks.is_elsewhere(gpu_lock(address))
+        return 0.0 if is_kept else self._timeout_s
 
     def _lose(self, pool: str, address: str) -> None:
         self._casebook.forget(address)

@@ -338,3 +338,29 @@ async def test_a_gpu_that_is_at_work_here_stays_as_it_was(broken: Broken) -> Non
         broken.faults(second={"error": "GPU_IS_LOST"})
         await broken.node.survey.look()
     assert (broken.sound, list(broken.faulty)) == ([FIRST], [SECOND])
+
+
+async def test_a_first_look_waits_for_what_an_older_process_has_although_a_call_waits_too(
+    tmp_path: Path, machine: Machine, api: CountingApi
+) -> None:
+    """An upgrade under load: given up at once, the GPU would be published as one that cannot be used."""
+    plugin = NodePlugin(tmp_path, machine, api)
+    plugin.node = plugin.build()
+    survey = plugin.node.survey
+
+    async def call() -> None:
+        async with survey._locks.held(gpu_lock(FIRST)):
+            pass
+
+    async with second_process(tmp_path) as older:
+        await older.do("lock", gpu_lock(FIRST))
+        waiting = asyncio.create_task(call())
+        while not survey._locks.is_elsewhere(gpu_lock(FIRST)):  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.01)
+        look = asyncio.create_task(survey.look())
+        done, _ = await asyncio.wait([look], timeout=0.3)
+        assert not done
+        await older.do("unlock")
+        await asyncio.gather(look, waiting)
+    inventory = plugin.state.inventories[POOL]
+    assert ([gpu.pci_address for gpu in inventory.gpus], inventory.faults) == ([FIRST, SECOND], ())
