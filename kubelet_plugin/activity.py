@@ -1,4 +1,4 @@
-"""What the node's GPUs do, measured on a schedule, each in its own thread and never while its hardware changes."""
+"""What the node's GPUs do, measured on a schedule, one after the other and none while its hardware changes."""
 
 from __future__ import annotations
 

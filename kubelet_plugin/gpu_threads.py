@@ -100,7 +100,7 @@ class Round(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
         self._outcomes: SimpleQueue[tuple[str, T | Exception]] = SimpleQueue()
-        self._missing = count(len(calls) - 1, -1)
+        self._missing = count(len(calls) - 1, -1)  # its next is one step for all threads
         self._next = deque(
             (thread, thread.expect(function, partial(self._told, key)))
             for thread, (key, function) in calls.items()

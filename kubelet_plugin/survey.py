@@ -76,18 +76,15 @@ class Survey:
 
     async def _ping_pool(self, pool: str) -> None:
         looks: list[asyncio.Task[None]] = []
-        errors = 0
         async for address, answer in self._calls.ping_each(pool, await self._to_be_pinged(pool)):
             if address not in self._state.inventories[pool].addresses:
                 continue  # it has gone meanwhile
             if isinstance(answer, VendorError):
-                errors += 1
+                self._until_listed[pool] = 0
             else:
                 self._casebook.note(address, answer)
             if self._is_news(pool, address, answered=not isinstance(answer, VendorError)):
                 looks.append(asyncio.create_task(self._look_alone(pool, address)))
-        if errors:
-            self._until_listed[pool] = 0
         await asyncio.gather(*looks)
 
     async def _to_be_pinged(self, pool: str) -> tuple[str, ...]:
