@@ -16,6 +16,7 @@ from kubelet_plugin.flights import Flight, Flights
 from kubelet_plugin.planner import plan_prepare
 from kubelet_plugin.reconciler import Reconciler
 from kubelet_plugin.recovery import Recovery
+from kubelet_plugin.slow_lane import end_step
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.telemetry import Telemetry
 from kubelet_plugin.turns import Turns
@@ -83,6 +84,7 @@ class Claims:
             changed = self._state.changed
             try:
                 found = await self._source.read(claim, until=wait_until)
+                await end_step()
                 devices = await self._begin(found, flight)
             except (ClaimReleased, DeviceHeld, VendorError) as obstacle:
                 if flight.committed or not obstacle.retryable:

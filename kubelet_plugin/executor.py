@@ -19,6 +19,7 @@ from dra_driver.model.record import ClaimRecord, Grant, Preparation, PreparedDev
 from dra_driver.ports import CdiStore, ClaimStore
 from kubelet_plugin.footprint import bind_parent, plan_release, target_of
 from kubelet_plugin.gpu_calls import GpuCalls
+from kubelet_plugin.slow_lane import end_step
 from kubelet_plugin.state import NodeState
 from kubelet_plugin.survey import Survey
 from kubelet_plugin.telemetry import Telemetry
@@ -103,6 +104,7 @@ class Executor:
         try:
             with self._telemetry.phase("hardware"):
                 preparation = await self.describe(record)
+            await end_step()
             with self._telemetry.phase("record"):
                 self._store.begin(record, preparation)
         except Exception as error:
@@ -111,6 +113,7 @@ class Executor:
                 await self._look_again(record)
             raise
         try:
+            await end_step()
             self._write_file(record, preparation)
             await self._sync(uid)
         except Exception:
@@ -133,6 +136,7 @@ class Executor:
                     await self._take(step, self._state.records[uid])
                 done = self._state.records[uid]
                 preparation = await self.describe(done)
+            await end_step()
             self._write_file(done, preparation)
             with self._telemetry.phase("record"):
                 self._store.finish(uid, preparation)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections import deque
 from collections.abc import Coroutine, Generator
+from itertools import count
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,14 +18,21 @@ PATIENCE = 16
 """So many turns of the loop a step waits for short work that does not end, and is done then."""
 
 
-class SlowLane:
-    """Coroutines whose steps (what they do between two waits) are done one at a time, in the order in which they could be, whenever nothing else is ready.
+async def end_step() -> None:
+    """For a coroutine in the lane: what follows is a step of its own, so that nobody waits for both. Elsewhere, a turn of the loop."""
+    await asyncio.sleep(0)
 
-    One for a loop: two would each take the other for short work.
+
+class SlowLane:
+    """Coroutines whose steps (what they do between two waits) are done one at a time, those of the oldest first, when nothing else is ready or `PATIENCE` is over.
+
+    In turn they would all end late, and all reach a step that needs a thread at the same time. One lane for a loop: two would each
+    take the other for short work.
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._numbers = count()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
         self._is_watching = False
         self._turns = 0
 
@@ -35,11 +42,11 @@ class SlowLane:
 
         So a cancellation may well come when the wait is over already, and `asyncio.wait_for` of Python 3.11 loses it then: use `asyncio.timeout`.
         """
-        error: BaseException | None = None
+        number, error = next(self._numbers), None
         while True:
             try:
                 if error is None and self._must_wait():
-                    yield from self._turn()
+                    yield from self._turn(number)
             except BaseException as came:  # noqa: BLE001 - the coroutine's to deal with
                 error = came
             try:
@@ -58,10 +65,9 @@ class SlowLane:
     def _must_wait(self) -> bool:
         return self._is_watching or not _is_quiet(asyncio.get_running_loop())
 
-    def _turn(self) -> asyncio.Future[None]:
+    def _turn(self, number: int) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        self._waiting.append(turn)
+        turn = self._waiting[number] = loop.create_future()
         if not self._is_watching:
             self._is_watching = True
             loop.call_soon(self._watch, loop)
@@ -79,7 +85,7 @@ class SlowLane:
 
     def _admit_next(self) -> None:
         while self._waiting:
-            turn = self._waiting.popleft()
+            turn = self._waiting.pop(min(self._waiting))
             if not turn.done():  # its task was cancelled
                 turn.set_result(None)
                 return
