@@ -175,7 +175,7 @@ class Process:
             self._health.refresh()
             settle_memory()
             tasks.create_task(self._node.recovery.run())
-            tasks.create_task(self._look_again())
+            tasks.create_task(self._look_again(tasks))
             tasks.create_task(self._measure())
             self._duties = Duties(self._instance, self._node, api, self._telemetry, self._policy())
             tasks.create_task(self._duties.run())
@@ -187,13 +187,17 @@ class Process:
         async with pages.served(self._settings.metrics_address):
             await asyncio.Event().wait()
 
-    async def _look_again(self) -> None:
+    async def _look_again(self, tasks: asyncio.TaskGroup) -> None:
+        """Round after round, whether or not a GPU leaves an earlier one without an answer."""
         clock = SystemClock()
         for number in count(1):
             await beat(clock, PING_S)
-            survey = self._node.survey
-            await (survey.ping() if number % PINGS_PER_LOOK else survey.look())
-            self._health.refresh()
+            tasks.create_task(self._look_once(whole=number % PINGS_PER_LOOK == 0))
+
+    async def _look_once(self, *, whole: bool) -> None:
+        survey = self._node.survey
+        await (survey.look() if whole else survey.ping())
+        self._health.refresh(survey.pending)
 
     async def _measure(self) -> None:
         interval_s = self._settings.activity_interval_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dra_driver.model.device import Gpu
 from dra_driver.model.health import Condition
@@ -11,7 +11,7 @@ from dra_driver.model.inventory import Inventory
 from dra_driver.rules.forms import all_forms
 from dra_driver.rules.health import afflicted
 from kubelet_plugin.health_notices import described
-from kubelet_plugin.health_service import DeviceHealth, DeviceHealths, Health, HealthBoard
+from kubelet_plugin.health_service import Device, DeviceHealth, DeviceHealths, Health, HealthBoard
 from kubelet_plugin.state import NodeState
 
 
@@ -28,13 +28,13 @@ class HealthReport:
         self._seen: dict[str, tuple[Gpu, tuple[str, ...]]] = {}
         self._told: tuple[object, ...] = ()
 
-    def refresh(self) -> None:
-        """The state says what was seen just now, and of what nothing could be seen. Told anew only where it says something else."""
+    def refresh(self, pending: Collection[str] = ()) -> None:
+        """The state says what was seen just now, and of what nothing could be seen; but not of GPUs still `pending`. Told anew only where it says something else."""
         state = self._state
         telling = dict(state.inventories), dict(state.conditions), dict(state.records)
         current = self._board.current if telling == self._told else self._found()
         self._told = telling
-        self._board.update(current, time.time())
+        self._board.update(current, time.time(), self._devices_of(pending))
 
     def _found(self) -> DeviceHealths:
         found: dict[tuple[str, str], DeviceHealth] = {}
@@ -44,6 +44,15 @@ class HealthReport:
                 names = self._devices(inventory, address)
                 found |= {(pool, name): sick.get(name, health) for name in names}
         return found
+
+    def _devices_of(self, gpus: Collection[str]) -> list[Device]:
+        return [
+            (pool, name)
+            for pool, inventory in self._state.inventories.items()
+            for address in inventory.addresses
+            if address in gpus
+            for name in self._devices(inventory, address)
+        ]
 
     def _sick(self, inventory: Inventory, address: str) -> Mapping[str, DeviceHealth]:
         gpu, conditions = inventory.gpu(address), self._state.conditions.get(address)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -41,29 +41,46 @@ class DeviceHealth:
     message: str = ""
 
 
-DeviceHealths: TypeAlias = Mapping[tuple[str, str], DeviceHealth]
-"""By pool and device: all devices that are published or allocated."""
+Device: TypeAlias = tuple[str, str]
+"""Its pool's name, and its own."""
+DeviceHealths: TypeAlias = Mapping[Device, DeviceHealth]
+"""All devices that are published or allocated."""
 
 
 class HealthBoard:
     """The one source of health: whoever looks at the hardware writes it, every open stream reads it.
 
-    `current` is replaced, never changed, and was true at `checked_at` (seconds since 1970); `changed` is set when there is
-    something to say at once. Until the first look no device is named, which means unknown.
+    `current` is replaced, never changed; `changed` is set when there is something to say at once. Until the first look no
+    device is named, which means unknown.
     """
 
     def __init__(self) -> None:
         self.current: DeviceHealths = {}
-        self.checked_at = 0.0
+        self._seen_at_s = 0.0
+        self._not_since: Mapping[Device, float] = {}
         self.changed = asyncio.Event()
         self.closed = False
 
-    def update(self, healths: DeviceHealths, checked_at: float) -> None:
-        """This is how all devices are. Where only the time of the look is new, the next heartbeat carries it."""
-        self.checked_at = checked_at
+    def update(
+        self, healths: DeviceHealths, seen_at_s: float, unseen: Collection[Device] = ()
+    ) -> None:
+        """This is how all devices were at that time (since 1970). Where only the time is new, the next heartbeat carries it.
+
+        Devices that were `unseen` by then keep their time, unless something else is said of them than before.
+        """
+        self._not_since = {
+            device: self.seen_at_s(device)
+            for device in unseen
+            if healths.get(device) == self.current.get(device)
+        }
+        self._seen_at_s = seen_at_s
         if healths is not self.current and healths != self.current:
             self.current = dict(healths)
             self._wake()
+
+    def seen_at_s(self, device: Device) -> float:
+        """When the device was as `current` says."""
+        return self._not_since.get(device, self._seen_at_s)
 
     def close(self) -> None:
         """End all streams, and those still to come: a server that stops would wait for them."""
@@ -111,17 +128,17 @@ class HealthService(api_pb2_grpc.DRAResourceHealthServicer):
                 await asyncio.wait_for(changed.wait(), self._timeout_s / 3)
 
     def _message(self) -> api_pb2.NodeWatchResourcesResponse:
-        checked_at, timeout_s = int(self._board.checked_at), math.ceil(self._timeout_s)
+        timeout_s = math.ceil(self._timeout_s)
         return api_pb2.NodeWatchResourcesResponse(
             devices=[
                 api_pb2.DeviceHealth(
-                    device=api_pb2.DeviceIdentifier(pool_name=pool, device_name=device),
+                    device=api_pb2.DeviceIdentifier(pool_name=device[0], device_name=device[1]),
                     health=found.health.value,
-                    last_updated_time=checked_at,
+                    last_updated_time=int(self._board.seen_at_s(device)),
                     health_check_timeout_seconds=timeout_s,
                     message=_cut(found.message),
                 )
-                for (pool, device), found in self._board.current.items()
+                for device, found in self._board.current.items()
             ]
         )
 

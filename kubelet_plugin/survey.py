@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 import structlog
 
 from dra_driver.model.device import Gpu
 from dra_driver.model.errors import DraError, VendorError
+from dra_driver.model.health import Ailment
 from dra_driver.model.inventory import Fault, Inventory
 from kubelet_plugin.casebook import Casebook
 from kubelet_plugin.company import Company
@@ -42,16 +44,26 @@ class Survey:
         self._timeout_s = timeout_s
         self._until_listed: Counter[str] = Counter()
         self._kept: set[str] = set()
+        self._pending: set[str] = set()
+
+    @property
+    def pending(self) -> Collection[str]:
+        """GPUs that a look or a ping under way is not done with."""
+        return self._pending
 
     async def look(self) -> None:
         """Look at every GPU once, each when nobody is changing it; new ones appear, those that are gone disappear.
 
         Returns when all have answered or have failed to. While a vendor's driver does not even list its GPUs, nothing is known of any.
+        GPUs that are `pending` are left to what came before, so that any number of looks and pings may be under way.
         """
         await asyncio.gather(*(self._look_at_pool(pool) for pool in self._calls.pools))
 
     async def ping(self) -> None:
-        """Ask every GPU a small question and how it is, and look at those that answer otherwise than they did: gone, hung or back; now and then new."""
+        """Ask every GPU a small question and how it is, and look at those that answer otherwise than they did: gone, hung or back; now and then new.
+
+        Not those that are `pending`.
+        """
         await asyncio.gather(*(self._ping_pool(pool) for pool in self._calls.pools))
 
     async def look_at(self, pool: str, address: str) -> Gpu | None:
@@ -71,21 +83,26 @@ class Survey:
         return gpu
 
     async def _look_at_pool(self, pool: str) -> None:
-        addresses = await self._listed(pool)
-        await asyncio.gather(*(self._look_alone(pool, address) for address in addresses))
+        addresses = self._taken_on(await self._listed(pool))
+        await asyncio.gather(*(self._look_in_round(pool, address) for address in addresses))
 
     async def _ping_pool(self, pool: str) -> None:
-        looks: list[asyncio.Task[None]] = []
-        async for address, answer in self._calls.ping_each(pool, await self._to_be_pinged(pool)):
-            if address not in self._state.inventories[pool].addresses:
-                continue  # it has gone meanwhile
-            if isinstance(answer, VendorError):
-                self._until_listed[pool] = 0
-            else:
-                self._casebook.note(address, answer)
-            if self._is_news(pool, address, answered=not isinstance(answer, VendorError)):
-                looks.append(asyncio.create_task(self._look_alone(pool, address)))
-        await asyncio.gather(*looks)
+        addresses = self._taken_on(await self._to_be_pinged(pool))
+        async with asyncio.TaskGroup() as looks:
+            async for address, answer in self._calls.ping_each(pool, addresses):
+                if self._heed(pool, address, answer):
+                    looks.create_task(self._look_in_round(pool, address))
+                else:
+                    self._pending.discard(address)
+
+    def _taken_on(self, addresses: tuple[str, ...]) -> list[str]:
+        taken = [address for address in addresses if address not in self._pending]
+        self._pending.update(taken)
+        return taken
+
+    async def _look_in_round(self, pool: str, address: str) -> None:
+        await self._look_alone(pool, address)
+        self._pending.discard(address)
 
     async def _to_be_pinged(self, pool: str) -> tuple[str, ...]:
         """The pool's GPUs. As long as all are there and answer, their driver is asked only now and then whether it has others."""
@@ -94,17 +111,24 @@ class Survey:
         if known and self._until_listed[pool]:
             self._until_listed[pool] -= 1
             return known
+        self._until_listed[pool] = PINGS_PER_LISTING - 1
         listed = await self._listed(pool)
-        is_calm = set(listed) == set(known)
-        self._until_listed[pool] = PINGS_PER_LISTING - 1 if is_calm else 0
+        if set(listed) != set(known):
+            self._until_listed[pool] = 0
         return listed
 
-    def _is_news(self, pool: str, address: str, *, answered: bool) -> bool:
-        """Whether the last look found the GPU otherwise; one that is `unseen` gets its look either way."""
+    def _heed(
+        self, pool: str, address: str, answer: tuple[Ailment, ...] | VendorError | None
+    ) -> bool:
+        """Note a ping's answer. Whether the last look found the GPU otherwise; one that is `unseen` gets its look either way."""
         inventory = self._state.inventories[pool]
-        if answered:
-            return inventory.gpu(address) is None
-        return address not in {one.pci_address for one in inventory.faults if not one.unseen}
+        if address not in inventory.addresses:
+            return False  # it has gone meanwhile
+        if isinstance(answer, VendorError):
+            self._until_listed[pool] = 0
+            return address not in {one.pci_address for one in inventory.faults if not one.unseen}
+        self._casebook.note(address, answer)
+        return inventory.gpu(address) is None
 
     async def _listed(self, pool: str) -> tuple[str, ...]:
         """The pool's GPUs, all of which the state knows; none, and all of them out of sight, where the driver does not say."""

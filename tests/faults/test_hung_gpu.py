@@ -68,6 +68,7 @@ class HealthStream:
 
     def __init__(self, stub: Any) -> None:
         self._stream = stub.NodeWatchResources(health_pb2.NodeWatchResourcesRequest())
+        self.seen_at_s: dict[str, int] = {}
 
     async def until(self, device: str, health: int, *, within_s: float) -> str:
         """Read until the device has that health; its message. Devices of other GPUs are never unhealthy."""
@@ -77,6 +78,7 @@ class HealthStream:
                 for one in answer.devices:
                     is_mine = one.device.device_name.startswith(device)
                     assert is_mine or one.health == health_pb2.HEALTHY, one
+                self.seen_at_s = {d.device.device_name: d.last_updated_time for d in answer.devices}
                 mine = [one for one in answer.devices if one.device.device_name.startswith(device)]
                 if mine and all(one.health == health for one in mine):
                     return str(mine[0].message)
@@ -161,6 +163,24 @@ async def test_a_hung_gpu_is_reported_and_comes_back(node: Node, cluster: Cluste
     assert [one.error for one in answers.values()] == [""]
     assert plugin.process is not None
     assert plugin.process.returncode is None
+
+
+async def test_news_of_another_gpu_do_not_wait_for_the_first_hang(
+    idle: Plugin, cluster: Cluster
+) -> None:
+    """Nobody can tell yet that the first GPU hangs: it may still answer. The second's trouble is told as soon as ever."""
+    folder, second = idle.folder / "hardware/nvidia", "0000:43:00.0"
+    idle.settings["sdk-timeout-s"] = "30"
+    await idle.start()
+    await eventually(cluster.is_published)
+    async with channel(idle) as opened:
+        health = HealthStream(health_grpc.DRAResourceHealthStub(opened))
+        with simulated_hang(folder):
+            began_s = time.time()
+            await asyncio.sleep(PING_S + 1)  # by now a ping waits for it
+            set_faults(folder, {HUNG: {"hang_s": HOUR_S}, second: {"error": "GPU_IS_LOST"}})
+            await health.until(OTHERS[0], health_pb2.UNHEALTHY, within_s=PING_S + 5)
+    assert health.seen_at_s[HUNG_NAME] < began_s < min(map(health.seen_at_s.__getitem__, OTHERS))
 
 
 async def are_tainted(cluster: Cluster) -> bool:

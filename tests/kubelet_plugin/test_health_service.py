@@ -117,6 +117,21 @@ async def test_a_look_that_finds_the_same_waits_for_the_heartbeat(tmp_path: Path
         assert [d.last_updated_time for d in (await stream.read()).devices] == [3000, 3000]
 
 
+async def test_a_device_that_was_not_seen_keeps_its_time(tmp_path: Path) -> None:
+    """For as many looks as it takes: the kubelet stops believing what nobody has seen, and of that device alone."""
+    board, both = HealthBoard(), {(NODE, "a"): HEALTHY, (NODE, "b"): HEALTHY}
+    board.update(both, 1000)
+    board.update(both, 2000, unseen=[(NODE, "a")])
+    board.update(both, 3000, unseen=[(NODE, "a")])
+    async with connected(tmp_path, board) as channel:
+        found = {d.device.device_name: d for d in (await watch(channel).read()).devices}
+        assert {name: d.last_updated_time for name, d in found.items()} == {"a": 1000, "b": 3000}
+    board.update({**both, (NODE, "a"): sick()}, 4000, unseen=[(NODE, "a")])
+    assert board.seen_at_s((NODE, "a")) == 4000, "what is news was seen just now"
+    board.update(both, 5000)
+    assert board.seen_at_s((NODE, "a")) == 5000
+
+
 async def test_health_is_told_again_at_a_third_of_its_time_out(tmp_path: Path) -> None:
     """Without any change: the kubelet stops believing what it has not heard for the time-out."""
     board = HealthBoard()

@@ -88,6 +88,39 @@ async def test_a_gpu_that_hangs_hides_only_itself(broken: Broken, way: str) -> N
     assert (broken.sound, broken.faulty) == ([FIRST, SECOND], {})
 
 
+async def test_a_gpu_that_is_waited_for_delays_nothing_that_comes_after(
+    tmp_path: Path, machine: Machine, api: CountingApi
+) -> None:
+    """Pings and looks see what happens to the other GPU meanwhile; of the one that hangs nothing is known yet, and it is not said to have been seen."""
+    broken = Broken(tmp_path, await NodePlugin(tmp_path, machine, api, timeout_s=30.0).start())
+    survey, report = broken.node.survey, HealthReport(broken.plugin.state, board := HealthBoard())
+    report.refresh(survey.pending)
+    before_s = board.seen_at_s((POOL, WHOLE))
+    broken.faults(first={"hang_s": 60}, second={"error": "GPU_IS_LOST"})
+    waiting = asyncio.create_task(survey.ping())
+    await until_only_pending(broken, FIRST)
+    assert (broken.sound, list(broken.faulty)) == ([FIRST], [SECOND])
+    broken.faults(first={"hang_s": 60})
+    await survey.ping()
+    assert (broken.sound, broken.faulty) == ([FIRST, SECOND], {})
+    await survey.look()
+    report.refresh(survey.pending)
+    assert board.seen_at_s((POOL, WHOLE)) == before_s < board.seen_at_s((POOL, OTHER))
+    assert not waiting.done()
+    broken.faults()
+    await waiting
+    assert (broken.sound, set(survey.pending)) == ([FIRST, SECOND], set())
+
+
+async def until_only_pending(broken: Broken, address: str) -> None:
+    """All other GPUs have answered, and were looked at if their answer was news."""
+    for _ in range(1000):
+        if broken.node.survey.pending == {address}:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"not {address} alone is waited for: {broken.node.survey.pending}")
+
+
 async def until_it_answers(broken: Broken, key: str = FIRST) -> None:
     """The call that hung has come to its end: of a GPU, or of a vendor's driver."""
     calls = broken.node.survey._calls
