@@ -77,7 +77,7 @@ class Measured:
 
 @pytest.fixture
 async def measured(tmp_path: Path, machine: Machine, api: CountingApi) -> Measured:
-    return Measured(await NodePlugin(tmp_path, machine, api, timeout_s=0.3).start())
+    return Measured(await NodePlugin(tmp_path, machine, api, timeout_s=2.0).start())
 
 
 def device(gpu: str, partition: str = "") -> str:

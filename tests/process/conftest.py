@@ -110,8 +110,13 @@ class Plugin:
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(number)
-        async with asyncio.timeout(10):
-            return await self.process.wait()
+        try:
+            async with asyncio.timeout(10):
+                return await self.process.wait()
+        except TimeoutError:
+            raise AssertionError(
+                f"it does not end; its log ends with\n{self.log[-5000:]}"
+            ) from None
 
     async def fails(self, **changed: str) -> str:
         """Start a plugin that must refuse to run; the one line that it says."""
