@@ -27,7 +27,7 @@ demo: $(READY) ## Run the main job: two simulated GPU nodes, pods, claims, CDI; 
 	@$(BIN)/dra sandbox run
 
 .PHONY: test
-test: $(READY) ## Run all tests
+test: $(READY) ## Run the tests
 	@$(BIN)/python -m pytest
 
 .PHONY: test-cluster
