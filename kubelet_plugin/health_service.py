@@ -125,7 +125,8 @@ class HealthService(api_pb2_grpc.DRAResourceHealthServicer):
             )  # before reading: what changes while we send is not missed
             yield self._message()
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), self._timeout_s / 3)
+                async with asyncio.timeout(self._timeout_s / 3):
+                    await changed.wait()
 
     def _message(self) -> api_pb2.NodeWatchResourcesResponse:
         timeout_s = math.ceil(self._timeout_s)
