@@ -12,11 +12,13 @@ from tests.cluster.controlplane import ControlPlane, running_control_plane
 from tests.cluster.programs import MINORS
 from tests.cluster.waiting import SERVICE_ACCOUNT, eventually
 
+REAL = [
+    pytest.param(minor, marks=[pytest.mark.cluster, pytest.mark.timeout(300)]) for minor in MINORS
+]
+"""A test on each may take minutes: the first one also starts the control plane, and all that is waited for has a time of its own."""
 
-@pytest.fixture(
-    scope="session",
-    params=[pytest.param(minor, marks=pytest.mark.cluster) for minor in MINORS],
-)
+
+@pytest.fixture(scope="session", params=REAL)
 def control_plane(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ControlPlane]:

@@ -19,8 +19,8 @@ from dra_driver.model import kinds
 from dra_driver.model.errors import NotFound
 from dra_driver.ports import JsonObject
 from dra_driver.sandbox.apiserver import ApiServer
+from tests.cluster.conftest import REAL
 from tests.cluster.controlplane import ControlPlane, running_control_plane
-from tests.cluster.programs import MINORS
 from tests.cluster.waiting import SERVICE_ACCOUNT, eventually
 
 _CLEANED = (
@@ -73,10 +73,7 @@ class Client:
                 yield json.loads(line)
 
 
-@pytest.fixture(
-    scope="session",
-    params=["sandbox", *(pytest.param(minor, marks=pytest.mark.cluster) for minor in MINORS)],
-)
+@pytest.fixture(scope="session", params=["sandbox", *REAL])
 def plane(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ControlPlane | None]:

@@ -64,7 +64,6 @@ async def test_pods_see_the_instances_of_their_sizes(
     assert plugin.hardware.instances() == plugin.hardware.theirs
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("cuts", [SEVEN], ids=["seven"])
 async def test_eight_gpus_are_used_up_by_fifty_six_pods(
     plugin: Plugin, workload: Workload, control_plane: ControlPlane, namespace: str, api: RestApi
