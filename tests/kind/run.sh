@@ -43,7 +43,7 @@ for pod in $("${kubectl[@]}" get pods --output name); do
 done
 
 "${kubectl[@]}" delete --filename demo/quickstart --ignore-not-found --wait
-helm uninstall gpus --kube-context "kind-$name" --namespace "$namespace" --wait
+helm uninstall gpus --kube-context "kind-$name" --namespace "$namespace" --wait --timeout 11m
 for _ in {1..60}; do # what a plugin could not withdraw any more the kubelet wipes half a minute later
   left=$(slices --output name)
   [[ -z "$left" ]] && break
