@@ -56,6 +56,8 @@ PING_S = 6.0
 """With the deadline of a call (sdkTimeoutS) this is how late a GPU that hangs is noticed."""
 PINGS_PER_LOOK = 50
 """A whole look costs a hundred times as much, and finds what others have changed: partitions, modes."""
+HANG_UP_S = 1.0
+"""So long a client that does not hang up is waited for once all calls have been answered."""
 COLLECT_AFTER = 20_000
 """So many objects are made, and not freed, before the next look for garbage, which takes 10 ms: a call that succeeds leaves five that are garbage, all of gRPC's own."""
 
@@ -104,7 +106,7 @@ class Process:
         self._duties: Duties | None = None
 
     async def serve(self, stop: asyncio.Event) -> None:
-        """Until `stop`: then calls under way end, the kubelet is told that it is over, and the client to the API server goes last.
+        """Until `stop` or an error: then calls under way end, the kubelet is told that it is over, and the client to the API server goes last.
 
         In this order, because a kubelet hangs up on a plugin that it sees go: its calls would fail although they succeed.
         """
@@ -116,7 +118,6 @@ class Process:
                 await stop.wait()
                 if self._duties is not None:
                     await self._duties.withdraw_if_drained()
-                await self._finish_calls()
             background.cancel()
 
     def _build_node(self) -> Node:
@@ -141,7 +142,7 @@ class Process:
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
-        """The kubelet may call; it is told so last, and that it is over first."""
+        """The kubelet may call; it is told so last, and that it is over once no call is under way."""
         service = DraService(self._node.claims, self._telemetry)
 
         def add_services(server: Server) -> None:
@@ -151,12 +152,13 @@ class Process:
         remove_predecessors(
             self._settings.data_dir, self._settings.registry_dir, driver=DRIVER_NAME
         )
-        async with serving(
-            self._sockets.service, add_services, grace_s=self._settings.stop_timeout_s
-        ):
+        async with serving(self._sockets.service, add_services, grace_s=HANG_UP_S):
             try:
                 async with serving(self._sockets.registration, self._registration.add_to):
-                    yield
+                    try:
+                        yield
+                    finally:
+                        await self._finish_calls(service)
             finally:
                 self._board.close()
 
@@ -225,13 +227,13 @@ class Process:
         found = levels(self._node.state, self._board, published, damaged=damaged)
         return replace(found, devices=device_readings(self._node.state, self._node.activity))
 
-    async def _finish_calls(self) -> None:
+    async def _finish_calls(self, service: DraService) -> None:
         """Work that nobody waits for any more may finish; what does not in time is undone by the next process."""
         timeout_s = self._settings.stop_timeout_s
         log.info("stopping; calls under way may finish", timeout_s=timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._node.claims.finish_calls()
+                await service.finish_calls()
         except TimeoutError:
             log.warning("stopping with calls under way; the next start undoes what they began")
 

@@ -44,6 +44,9 @@ class ClaimCalls(Protocol):
     async def unprepare(self, claim: ClaimRef) -> None:
         """The claim holds nothing any more; unknown claims are fine."""
 
+    async def finish_calls(self) -> None:
+        """Return when no claim is being worked on, also for callers that have given up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -62,6 +65,15 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
     def __init__(self, claims: ClaimCalls, telemetry: Telemetry) -> None:
         self._claims = claims
         self._telemetry = telemetry
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    async def finish_calls(self) -> None:
+        """Return when every call has been answered, and nothing is left of those whose callers have given up."""
+        while True:
+            await self._claims.finish_calls()
+            if not self._calls:
+                return
+            await asyncio.wait(self._calls)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve both versions on this server."""
@@ -122,6 +134,7 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
         operation: Operation,
         work: Callable[[ClaimRef], Awaitable[_Answer]],
     ) -> dict[str, _Answer | Failure]:
+        self._note_call()
         turns = asyncio.Semaphore(CLAIMS_AT_ONCE)
 
         async def in_turn(claim: api_pb2.Claim) -> _Answer | Failure:
@@ -136,6 +149,13 @@ class DraService(api_pb2_grpc.DRAPluginServicer):
             else answer
             for claim, answer in zip(claims, answers, strict=True)
         }
+
+    def _note_call(self) -> None:
+        """Each call has a task of its own, which gRPC makes and which ends when the answer has been sent."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
     async def _answer(
         self,

@@ -51,6 +51,9 @@ class ScriptedClaims:
         if claim.name in self.behaviour:
             await self.behaviour[claim.name](claim)
 
+    async def finish_calls(self) -> None:
+        pass
+
 
 @pytest.fixture
 def claims() -> ScriptedClaims:
@@ -58,10 +61,15 @@ def claims() -> ScriptedClaims:
 
 
 @pytest.fixture
-async def channel(claims: ScriptedClaims, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
+def service(claims: ScriptedClaims) -> DraService:
+    return DraService(claims, telemetry_of(Recorded()))
+
+
+@pytest.fixture
+async def channel(service: DraService, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     path = tmp_path / "dra.sock"
     channel = grpc.aio.insecure_channel(f"unix:{path}")
-    async with serving(path, DraService(claims, telemetry_of(Recorded())).add_to), channel:
+    async with serving(path, service.add_to), channel:
         yield channel
 
 
@@ -190,6 +198,30 @@ async def test_a_call_of_any_size_is_served_64_claims_at_a_time(
     unprepared = await kubelet.NodeUnprepareResources(request)
     assert set(unprepared.claims) == {c.uid for c in asked}
     assert most == CLAIMS_AT_ONCE
+
+
+async def test_the_end_waits_for_answers_and_not_only_for_claims(
+    claims: ScriptedClaims, kubelet: api_pb2_grpc.DRAPluginAsyncStub, service: DraService
+) -> None:
+    """A call whose claims take turns is one call; when nothing is under way, there is nothing to wait for."""
+    await service.finish_calls()
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: ClaimRef) -> tuple[PreparedDevice, ...]:
+        begun.set()
+        await may_end.wait()
+        return ()
+
+    asked = [claim(f"c{number}") for number in range(CLAIMS_AT_ONCE + 1)]
+    claims.behaviour = {asked[-1].name: wait}
+    call = kubelet.NodePrepareResources(prepare(*asked))
+    await begun.wait()
+    finishing = asyncio.create_task(service.finish_calls())
+    await asyncio.sleep(0.05)
+    assert not finishing.done()
+    may_end.set()
+    await finishing
+    assert len((await call).claims) == len(asked)
 
 
 async def test_v1beta1_is_served_as_v1_is(

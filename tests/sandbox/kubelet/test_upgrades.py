@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from dra_driver.model.claim import ClaimRef
 from dra_driver.model.record import PreparedDevice
 from dra_driver.wire.sockets import serving
+from kubelet_plugin.app import HANG_UP_S
 from kubelet_plugin.health_service import DeviceHealth, Health, HealthBoard, HealthService
 from kubelet_plugin.registration import Registration
 from kubelet_plugin.service import DraService
@@ -70,6 +71,9 @@ class Instance:
     async def unprepare(self, claim: ClaimRef) -> None:
         pass
 
+    async def finish_calls(self) -> None:
+        pass
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """It serves, and stops in the plugin's order."""
@@ -79,10 +83,11 @@ class Instance:
             service.add_to(server)
             NotedHealth(self.board, self.connected).add_to(server)
 
-        async with serving(self.sockets.service, add_services, grace_s=20.0):
+        async with serving(self.sockets.service, add_services, grace_s=HANG_UP_S):
             try:
                 async with serving(self.sockets.registration, self.registration.add_to):
                     yield
+                    await service.finish_calls()
             finally:
                 self.board.close()
 
