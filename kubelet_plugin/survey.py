@@ -44,25 +44,27 @@ class Survey:
         self._timeout_s = timeout_s
         self._until_listed: Counter[str] = Counter()
         self._kept: set[str] = set()
-        self._pending: set[str] = set()
+        self._under_way: set[str] = set()
+        self._left_out: set[str] = set()
+        self._missed: set[str] = set()
 
     @property
     def pending(self) -> Collection[str]:
-        """GPUs that a look or a ping under way is not done with."""
-        return self._pending
+        """GPUs that are waited for by a look or a ping, or of which the last one learned nothing."""
+        return self._under_way | self._missed
 
     async def look(self) -> None:
         """Look at every GPU once, each when nobody is changing it; new ones appear, those that are gone disappear.
 
         Returns when all have answered or have failed to. While a vendor's driver does not even list its GPUs, nothing is known of any.
-        GPUs that are `pending` are left to what came before, so that any number of looks and pings may be under way.
+        GPUs that an earlier look or ping is waiting for are looked at when that is over, so that any number may be under way.
         """
         await asyncio.gather(*(self._look_at_pool(pool) for pool in self._calls.pools))
 
     async def ping(self) -> None:
         """Ask every GPU a small question and how it is, and look at those that answer otherwise than they did: gone, hung or back; now and then new.
 
-        Not those that are `pending`.
+        Not those that an earlier look or ping is waiting for.
         """
         await asyncio.gather(*(self._ping_pool(pool) for pool in self._calls.pools))
 
@@ -83,7 +85,9 @@ class Survey:
         return gpu
 
     async def _look_at_pool(self, pool: str) -> None:
-        addresses = self._taken_on(await self._listed(pool))
+        listed = await self._listed(pool)
+        self._left_out.update(self._under_way.intersection(listed))
+        addresses = self._taken_on(listed)
         await asyncio.gather(*(self._look_in_round(pool, address) for address in addresses))
 
     async def _ping_pool(self, pool: str) -> None:
@@ -93,16 +97,20 @@ class Survey:
                 if self._heed(pool, address, answer):
                     looks.create_task(self._look_in_round(pool, address))
                 else:
-                    self._pending.discard(address)
+                    self._done_with(address)
 
     def _taken_on(self, addresses: tuple[str, ...]) -> list[str]:
-        taken = [address for address in addresses if address not in self._pending]
-        self._pending.update(taken)
+        taken = [address for address in addresses if address not in self._under_way]
+        self._under_way.update(taken)
         return taken
 
     async def _look_in_round(self, pool: str, address: str) -> None:
-        await self._look_alone(pool, address)
-        self._pending.discard(address)
+        self._left_out.discard(address)
+        self._done_with(address, missed=not await self._look_alone(pool, address))
+
+    def _done_with(self, address: str, *, missed: bool = False) -> None:
+        self._under_way.discard(address)
+        (self._missed.add if missed else self._missed.discard)(address)
 
     async def _to_be_pinged(self, pool: str) -> tuple[str, ...]:
         """The pool's GPUs. As long as all are there and answer, their driver is asked only now and then whether it has others."""
@@ -120,7 +128,7 @@ class Survey:
     def _heed(
         self, pool: str, address: str, answer: tuple[Ailment, ...] | VendorError | None
     ) -> bool:
-        """Note a ping's answer. Whether the last look found the GPU otherwise; one that is `unseen` gets its look either way."""
+        """Note a ping's answer. Whether to look: the last one found the GPU otherwise, or left it out; one that is `unseen` gets its look either way."""
         inventory = self._state.inventories[pool]
         if address not in inventory.addresses:
             return False  # it has gone meanwhile
@@ -128,7 +136,7 @@ class Survey:
             self._until_listed[pool] = 0
             return address not in {one.pci_address for one in inventory.faults if not one.unseen}
         self._casebook.note(address, answer)
-        return inventory.gpu(address) is None
+        return inventory.gpu(address) is None or address in self._left_out
 
     async def _listed(self, pool: str) -> tuple[str, ...]:
         """The pool's GPUs, all of which the state knows; none, and all of them out of sight, where the driver does not say."""
@@ -169,8 +177,11 @@ class Survey:
             message = f"GPU {address} has not answered yet; its driver is being asked"
             self._state.observe_gpu(pool, Fault(pci_address=address, message=message, unseen=True))
 
-    async def _look_alone(self, pool: str, address: str) -> None:
-        """Look when nobody is changing the GPU. One that another process does not give back is out of sight, and delays no other."""
+    async def _look_alone(self, pool: str, address: str) -> bool:
+        """Look when nobody is changing the GPU; whether the state says now how it is.
+
+        One that another process does not give back is out of sight, and delays no other.
+        """
         lock = gpu_lock(address)
         try:
             async with asyncio.timeout(self._patience_s(address)) as limit:
@@ -183,12 +194,15 @@ class Survey:
                     if await self.look_at(pool, address) is not None:
                         self._casebook.note(address, await self._calls.ping(pool, address))
         except TimeoutError:
-            if self._locks.is_elsewhere(lock):
-                self._kept.add(address)
-                message = f"GPU {address}: another plugin process has it and does not give it back; delete that plugin's pod"
-                self._note_fault(pool, Fault(pci_address=address, message=message, unseen=True))
+            if not self._locks.is_elsewhere(lock):
+                return False
+            self._kept.add(address)
+            message = f"GPU {address}: another plugin process has it and does not give it back; delete that plugin's pod"
+            self._note_fault(pool, Fault(pci_address=address, message=message, unseen=True))
         except (DraError, OSError) as error:
             log.warning("a GPU cannot be looked at", gpu=address, why=str(error))
+            return isinstance(error, VendorError)  # which is a fault now
+        return True
 
     def _patience_s(self, address: str) -> float:
         """How long to wait for the GPU's turn: not again for one that was waited for in vain and that another process still has."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dra_driver.config.machine import Machine
+from dra_driver.model.device import Gpu
 from dra_driver.model.errors import VendorError
 from dra_driver.vendors.nvidia.simulated import SimulatedNvml
 from dra_driver.vendors.nvidia.simulated_gpu import SimulatedGpu
@@ -110,6 +112,30 @@ async def test_a_gpu_that_is_waited_for_delays_nothing_that_comes_after(
     broken.faults()
     await waiting
     assert (broken.sound, set(survey.pending)) == ([FIRST, SECOND], set())
+
+
+async def test_what_a_look_left_out_is_looked_at_when_it_answers(
+    tmp_path: Path, machine: Machine, api: CountingApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ping was waiting for the GPU: its partitions are not left to the next look, five minutes later."""
+    broken = Broken(tmp_path, await NodePlugin(tmp_path, machine, api, timeout_s=30.0).start())
+    survey, read, seen = broken.node.survey, broken.node.survey._calls.read, Counter[str]()
+
+    async def counted(pool: str, address: str) -> Gpu:
+        seen[address] += 1
+        return await read(pool, address)
+
+    monkeypatch.setattr(survey._calls, "read", counted)
+    broken.faults(first={"hang_s": 60})
+    waiting = asyncio.create_task(survey.ping())
+    await until_only_pending(broken, FIRST)
+    await survey.look()
+    assert seen == {SECOND: 1}
+    broken.faults()
+    await waiting
+    assert seen == {FIRST: 1, SECOND: 1}
+    await survey.ping()
+    assert seen == {FIRST: 1, SECOND: 1}
 
 
 async def until_only_pending(broken: Broken, address: str) -> None:
@@ -296,9 +322,12 @@ async def test_a_journal_that_cannot_be_listed_ends_no_look(
     with capture_logs() as logs:
         await broken.node.survey.look()
     assert broken.sound == [FIRST, SECOND]
+    assert broken.node.survey.pending == {FIRST, SECOND}
     why = {line["gpu"]: line["why"] for line in logs if "why" in line}
     assert why.keys() == {FIRST, SECOND}
     assert str(claims) in why[FIRST]
+    await broken.node.survey.ping()
+    assert not broken.node.survey.pending
     claims.unlink()
     broken.faults(first={"absent": True})
     await broken.node.survey.look()
