@@ -105,13 +105,13 @@ class Plugin:
         )
         assert process.returncode is None, self.log
 
-    async def stop(self, number: int = signal.SIGTERM) -> int:
+    async def stop(self, number: int = signal.SIGTERM, *, within_s: float = 10.0) -> int:
         """End it; its exit code."""
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(number)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(within_s):
                 return await self.process.wait()
         except TimeoutError:
             raise AssertionError(
