@@ -7,7 +7,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench.contender import Contender
@@ -31,6 +31,14 @@ class Arena:
     kubelet: Kubelet
     onlooker: Kubelet
     """Makes calls of its own while the other one is busy."""
+    in_background: bool = False
+    """Whether the API servers get only what CPU nobody else wants."""
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[Arena]:
+        """One whose kubelet and API servers are out of everybody's way, as if this machine were not theirs; the onlooker is not."""
+        async with running_kubelet(in_background=True) as kubelet:
+            yield replace(self, kubelet=kubelet, in_background=True)
 
     @asynccontextmanager
     async def contenders(self, *, on_disk: bool = False) -> AsyncIterator[list[Contender]]:
@@ -48,7 +56,7 @@ class Arena:
     ) -> AsyncIterator[Contender]:
         """That one alone, started; its processes and folders are gone afterwards."""
         with _short_folder(place) as folder:
-            async with running_api() as api:
+            async with running_api(in_background=self.in_background) as api:
                 contender = Contender(recipe, folder, api, self.kubelet)
                 try:
                     await contender.start()

@@ -16,13 +16,13 @@ _CLAIMS = 256
 async def introduction(arena: Arena) -> list[Line]:
     """p99 of GetInfo, idle and while 64 prepares are under way; all rounds together, as there are few calls in one.
 
-    The kubelet and the API server of those prepares take as much of a small machine as the driver does, which counts against it. An
-    idle driver is also asked while the next one has them: what differs from that is the driver's own doing.
+    The kubelet and the API server of those prepares take as much of a small machine as the driver does, and would be asked for
+    its CPU at the same moment: they stand aside. An idle driver is also asked while the next one has the prepares.
     """
     quiet: dict[str, list[float]] = {}
     beside: dict[str, list[float]] = {}
     busy: dict[str, list[float]] = {}
-    async with arena.contenders(on_disk=True) as contenders:
+    async with arena.aside() as aside, aside.contenders(on_disk=True) as contenders:
         for contender in contenders:
             await contender.burst(64, 64)
         for _ in range(arena.rounds):
