@@ -201,8 +201,14 @@ class Survey:
             self._note_fault(pool, Fault(pci_address=address, message=message, unseen=True))
         except (DraError, OSError) as error:
             log.warning("a GPU cannot be looked at", gpu=address, why=str(error))
-            return isinstance(error, VendorError)  # which is a fault now
+            return self._is_faulty(pool, address)
         return True
+
+    def _is_faulty(self, pool: str, address: str) -> bool:
+        inventory = self._state.inventories.get(pool)
+        return inventory is not None and any(
+            fault.pci_address == address for fault in inventory.faults
+        )
 
     def _patience_s(self, address: str) -> float:
         """How long to wait for the GPU's turn: not again for one that was waited for in vain and that another process still has."""

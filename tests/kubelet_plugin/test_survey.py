@@ -138,6 +138,23 @@ async def test_what_a_look_left_out_is_looked_at_when_it_answers(
     assert seen == {FIRST: 1, SECOND: 1}
 
 
+async def test_a_look_that_fails_after_reading_has_not_seen_the_gpu(
+    broken: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing says what its last call found: it is neither a fault nor seen, until the next round asks it."""
+    survey = broken.node.survey
+
+    async def fail(pool: str, address: str) -> None:
+        raise VendorError("it hangs")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(survey._calls, "ping", fail)
+        await survey.look()
+    assert (broken.sound, set(survey.pending)) == ([FIRST, SECOND], {FIRST, SECOND})
+    await survey.ping()
+    assert not survey.pending
+
+
 async def until_only_pending(broken: Broken, address: str) -> None:
     """All other GPUs have answered, and were looked at if their answer was news."""
     for _ in range(1000):
