@@ -22,14 +22,18 @@ async def introduction(arena: Arena) -> list[Line]:
     quiet: dict[str, list[float]] = {}
     beside: dict[str, list[float]] = {}
     busy: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
     async with arena.aside() as aside, aside.contenders(on_disk=True) as contenders:
         for contender in contenders:
             await contender.burst(64, 64)
         for _ in range(arena.rounds):
             for one, other in zip(contenders, (*contenders[1:], contenders[0]), strict=True):
                 quiet.setdefault(one.name, []).extend(await _calls(arena, one))
-                beside.setdefault(one.name, []).extend(await _calls_under_load(arena, one, other))
-                busy.setdefault(one.name, []).extend(await _calls_under_load(arena, one, one))
+                each_s, _ = await _calls_under_load(arena, one, other)
+                beside.setdefault(one.name, []).extend(each_s)
+                each_s, rate = await _calls_under_load(arena, one, one)
+                busy.setdefault(one.name, []).extend(each_s)
+                rates.setdefault(one.name, []).append(rate)
     quiet_ms, beside_ms, busy_ms = _p99s_ms(quiet), _p99s_ms(beside), _p99s_ms(busy)
     most_ms = {name: [max(found) * 1e3] for name, found in busy.items()}
     under = "64 prepares under way"
@@ -40,6 +44,7 @@ async def introduction(arena: Arena) -> list[Line]:
         _line(f"p99, {under} / idle", "x", _ratios(busy_ms, quiet_ms)).at_most(3),
         _line(f"p99, {under} / idle, machine busy", "x", _ratios(busy_ms, beside_ms)).printed(),
         _line(f"longest, {under}", "ms", most_ms).at_most(100),
+        _line("prepared meanwhile", "claims/s", rates).printed(),
     ]
 
 
@@ -49,14 +54,20 @@ async def _calls(arena: Arena, contender: Contender, times: int = _IDLE_CALLS) -
     return each_s
 
 
-async def _calls_under_load(arena: Arena, asked: Contender, loaded: Contender) -> list[float]:
+async def _calls_under_load(
+    arena: Arena, asked: Contender, loaded: Contender
+) -> tuple[list[float], float]:
+    """How long each call took, and how many claims a second were prepared meanwhile: without any, there was no load."""
     claims = await loaded.new_claims(_CLAIMS)
     load = asyncio.create_task(loaded.call("prepare", claims, at_once=64))
     each_s: list[float] = []
     while not load.done():
         each_s += await _calls(arena, asked, _CALLS_AT_A_TIME)
+    answer, _ = await load
+    if answer["errors"]:
+        raise RuntimeError(f"{loaded.name} cannot prepare: {answer['errors'][0]}")
     await loaded.call("unprepare", claims, at_once=64)
-    return each_s
+    return each_s, _CLAIMS / answer["wall_s"]
 
 
 def _p99s_ms(found: dict[str, list[float]]) -> dict[str, list[float]]:
