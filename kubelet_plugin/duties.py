@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 
 HANDOVER_S = 6.0
 """How soon an older process notices that a newer one has taken over, or is gone."""
-WITHDRAW_S = 8.0
-"""With the default stopTimeoutS, and a client that does not hang up, this stays below the 30 s that Kubernetes gives a pod."""
+WITHDRAW_S = 7.0
+"""The chart gives a pod ten seconds more than stopTimeoutS; clients that do not hang up take one of them."""
 
 
 class Duties:

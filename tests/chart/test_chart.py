@@ -13,7 +13,10 @@ import yaml
 from helm_python import HelmValuesError
 
 import deviceclasses
+from dra_driver.config.settings import PluginSettings
 from dra_driver.model.names import DRIVER_NAME
+from kubelet_plugin.app import HANG_UP_S
+from kubelet_plugin.duties import WITHDRAW_S
 from tests.chart.generate import CHART, generated
 from tests.chart.rendering import PLUGIN, find, render, render_hooks
 
@@ -170,6 +173,17 @@ def test_new_settings_mean_new_pods() -> None:
         for settings in ({}, {"logLevel": "debug"})
     ]
     assert templates[0] != templates[1]
+
+
+@pytest.mark.parametrize(("given", "granted"), [({}, 30), ({"stopTimeoutS": 90.5}, 101)])
+def test_kubernetes_waits_longer_than_calls_under_way_may_take(
+    given: dict[str, Any], granted: int
+) -> None:
+    """A plugin that is killed before has not told the kubelet that it is over."""
+    pod = find(render({"settings": given}), "DaemonSet")["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == granted
+    given_s = PluginSettings.model_validate({"nodeName": "n", **given}).stop_timeout_s
+    assert granted >= given_s + WITHDRAW_S + HANG_UP_S + 1
 
 
 def test_an_upgrade_leaves_no_node_without_a_plugin() -> None:

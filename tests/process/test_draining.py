@@ -86,7 +86,7 @@ async def test_wiped_slices_come_back_drained(plugin: Plugin, cluster: Cluster) 
     assert set(await tainted(cluster)) == {True}
     claim = await cluster.new_claim((await devices(cluster))[0]["name"])
     assert (await plugin.prepare(claim))[claim["metadata"]["uid"]].error == ""
-    await plugin.stop(within_s=30)  # it waits for the claim first, in vain
+    await plugin.stop(within_s=30)  # it waits for its claim first, in vain
     await plugin.start()
     await asyncio.sleep(0.5)
     assert set(await tainted(cluster)) == {True}
