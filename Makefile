@@ -83,5 +83,6 @@ lock: $(READY) ## Recompile the pinned requirements (hashes, no index addresses)
 	@$(LOCK) --extra cel --group dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 
 .PHONY: clean
-clean: ## Remove the virtual environment and every cache
+clean: ## End the sandbox in this folder; remove the virtual environment, what was built and every cache
+	@[ ! -e .sandbox ] || [ ! -x $(BIN)/dra ] || $(BIN)/dra sandbox down
 	@rm -rf $(VENV) dist .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
