@@ -134,7 +134,8 @@ class Survey:
             return False  # it has gone meanwhile
         if isinstance(answer, VendorError):
             self._until_listed[pool] = 0
-            return address not in {one.pci_address for one in inventory.faults if not one.unseen}
+            fault = inventory.fault(address)
+            return fault is None or fault.unseen
         self._casebook.note(address, answer)
         return inventory.gpu(address) is None or address in self._left_out
 
@@ -201,14 +202,8 @@ class Survey:
             self._note_fault(pool, Fault(pci_address=address, message=message, unseen=True))
         except (DraError, OSError) as error:
             log.warning("a GPU cannot be looked at", gpu=address, why=str(error))
-            return self._is_faulty(pool, address)
+            return self._state.inventories[pool].fault(address) is not None
         return True
-
-    def _is_faulty(self, pool: str, address: str) -> bool:
-        inventory = self._state.inventories.get(pool)
-        return inventory is not None and any(
-            fault.pci_address == address for fault in inventory.faults
-        )
 
     def _patience_s(self, address: str) -> float:
         """How long to wait for the GPU's turn: not again for one that was waited for in vain and that another process still has."""

@@ -30,6 +30,10 @@ class Inventory:
         usable = (gpu.pci_address for gpu in self.gpus)
         return tuple(sorted([*usable, *(fault.pci_address for fault in self.faults)]))
 
+    def fault(self, pci_address: str) -> Fault | None:
+        """What is wrong with the GPU there, if it cannot be used."""
+        return next((fault for fault in self.faults if fault.pci_address == pci_address), None)
+
     def gpu(self, pci_address: str) -> Gpu | None:
         """The GPU at that address, or None."""
         return next((g for g in self.gpus if g.pci_address == pci_address), None)
