@@ -23,6 +23,7 @@ from dra_driver.wire.socket_files import check_path, clear_path, inode
 _RECEIVE_LIMIT_BYTES = 1 << 20  # a call of 64 claims has 10 KiB
 WATCH_S = 6.0
 """How soon a lost socket is noticed."""
+_SERVERS = 4  # that serve at once; each costs a descriptor and its connections
 _FINISH_S = 60.0  # no call of a kubelet takes longer
 
 _log = structlog.get_logger()
@@ -61,18 +62,22 @@ async def serving(
 
 
 class _ServedSocket:
-    """One path and its server; also the servers before it, until they have finished their calls."""
+    """One path and the servers that were started for it, of which the last one has it.
+
+    Those before it still serve who is connected to them. gRPC cancels a call that crosses its notice of a stop, so none is
+    stopped as long as they are few.
+    """
 
     def __init__(self, path: Path, add_services: Callable[[grpc.aio.Server], None]) -> None:
         self._path = path
         self._add_services = add_services
         self._inode: int | None = None
         self._opened = 0
-        self._server: grpc.aio.Server | None = None
+        self._servers: list[grpc.aio.Server] = []
         self._finishing: dict[grpc.aio.Server, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
-        """A new server has the path; one that had it before takes no new calls and finishes those that it has."""
+        """A new server has the path; the oldest of too many takes no new calls and finishes those that it has."""
         check_path(self._path)
         clear_path(self._path)
         options = [("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES)]
@@ -83,9 +88,10 @@ class _ServedSocket:
         except BaseException:
             await server.stop(None)
             raise
-        previous, self._server = self._server, server
-        if previous is not None:
-            self._finishing[previous] = asyncio.create_task(self._finish(previous))
+        self._servers.append(server)
+        if len(self._servers) > _SERVERS:
+            oldest = self._servers.pop(0)
+            self._finishing[oldest] = asyncio.create_task(self._finish(oldest))
 
     async def keep(self) -> None:
         """Open again whenever the socket is gone; where that fails, say so once and go on trying."""
@@ -108,7 +114,7 @@ class _ServedSocket:
         """Remove the socket, unless it is somebody else's by now; then let all calls finish."""
         if inode(self._path) == self._inode:
             self._path.unlink(missing_ok=True)
-        servers = [*self._finishing, *([self._server] if self._server else [])]
+        servers = (*self._finishing, *self._servers)
         await asyncio.gather(*(server.stop(grace_s) for server in servers))
         await asyncio.gather(*self._finishing.values())
 

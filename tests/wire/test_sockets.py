@@ -5,7 +5,8 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ def add_services(server: grpc.aio.Server) -> None:
 
 
 async def ask(path: Path) -> str:
-    async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
-        stub = api_pb2_grpc.RegistrationStub(channel)
-        return (await stub.GetInfo(api_pb2.InfoRequest(), timeout=5)).name
+    async with connected(path) as stub:
+        return await ask_over(stub)
 
 
 async def test_a_socket_answers_while_served_and_is_gone_afterwards(tmp_path: Path) -> None:
@@ -106,26 +106,53 @@ async def test_a_removed_socket_is_there_again(tmp_path: Path) -> None:
 
 
 async def test_no_call_is_lost_while_the_socket_is_replaced(tmp_path: Path) -> None:
-    """What runs is finished by the server that began it; a client that is connected goes on without an error."""
+    """Whoever is connected goes on without an error: what runs is finished, and new calls are answered as before."""
     path = tmp_path / "a.sock"
     slow = Slow()
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    async with (
-        serving(path, slow.add_to),
-        grpc.aio.insecure_channel(f"unix:{path}", options) as channel,
-    ):
-        stub = api_pb2_grpc.RegistrationStub(channel)
+    async with serving(path, slow.add_to), connected(path) as stub:
         status = api_pb2.RegistrationStatus()
         running = asyncio.ensure_future(stub.NotifyRegistrationStatus(status, timeout=30))
         await slow.begun.wait()
         path.unlink()
         answered = 0
         while not path.exists() or answered < 200:
-            await stub.GetInfo(api_pb2.InfoRequest(), timeout=5)
+            await asyncio.gather(*(ask_over(stub) for _ in range(8)))
             answered += 1
         assert not running.done()
         slow.go_on.set()
         await running
+
+
+async def test_a_socket_that_is_removed_for_ever_is_served_by_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server for each time would fill the process."""
+    monkeypatch.setattr("dra_driver.wire.sockets.WATCH_S", 0.05)
+    path = tmp_path / "a.sock"
+    async with serving(path, add_services):
+        for _ in range(12):
+            path.unlink()
+            await until(path.exists)
+        await until(lambda: listening(tmp_path) <= 4)
+        assert await ask(path) == "example.com"
+
+
+def listening(folder: Path) -> int:
+    """How many sockets under it are listened on, also those without a file."""
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    return sum(1 for line in lines if str(folder) in line and line.split()[3] == "00010000")
+
+
+@asynccontextmanager
+async def connected(path: Path) -> AsyncIterator[Any]:
+    """Over a connection of one's own."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(f"unix:{path}", options) as channel:
+        yield api_pb2_grpc.RegistrationStub(channel)
+
+
+async def ask_over(stub: Any) -> str:
+    return str((await stub.GetInfo(api_pb2.InfoRequest(), timeout=5)).name)
 
 
 class Slow(Registration):
