@@ -18,6 +18,7 @@ import structlog
 
 from dra_driver.model.errors import StartError
 from dra_driver.ports import SystemClock, beat
+from dra_driver.wire.grpc_threads import not_preempting
 from dra_driver.wire.socket_files import check_path, clear_path, inode
 
 _RECEIVE_LIMIT_BYTES = 1 << 20  # a call of 64 claims has 10 KiB
@@ -81,7 +82,8 @@ class _ServedSocket:
         check_path(self._path)
         clear_path(self._path)
         options = [("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES)]
-        server = grpc.aio.server(options=options)
+        with not_preempting():
+            server = grpc.aio.server(options=options)
         self._add_services(server)
         try:
             await self._publish(server)

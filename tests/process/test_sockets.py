@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -45,3 +46,17 @@ async def test_a_pod_s_plugin_has_sockets_of_its_own(idle: Plugin) -> None:
     assert list(idle.registry_dir.iterdir()) == [registration]
     assert await endpoint(registration) == str(idle.data_dir / f"dra-{UID}.sock")
     assert list(idle.data_dir.glob("*.sock")) == [idle.data_dir / f"dra-{UID}.sock"]
+
+
+async def test_grpc_s_pool_does_not_preempt_itself(plugin: Plugin) -> None:
+    """Or an idle plugin would wake twice as often; our own thread is run as ever."""
+    assert plugin.process is not None
+    assert pool_policies(plugin.process.pid) == {os.SCHED_BATCH}
+    assert os.sched_getscheduler(plugin.process.pid) == os.SCHED_OTHER
+
+
+def pool_policies(pid: int) -> set[int]:
+    """By which the kernel runs the threads that gRPC names after its event engine."""
+    names = Path(f"/proc/{pid}/task").glob("*/comm")
+    pool = [int(name.parent.name) for name in names if name.read_text().strip() == "event_engine"]
+    return {os.sched_getscheduler(thread) for thread in pool}
