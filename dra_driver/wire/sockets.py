@@ -18,14 +18,14 @@ import structlog
 
 from dra_driver.model.errors import StartError
 from dra_driver.ports import SystemClock, beat
-from dra_driver.wire.grpc_threads import not_preempting
+from dra_driver.wire.grpc_threads import new_server
 from dra_driver.wire.socket_files import check_path, clear_path, inode
 
 _RECEIVE_LIMIT_BYTES = 1 << 20  # a call of 64 claims has 10 KiB
 WATCH_S = 6.0
 """How soon a lost socket is noticed."""
-_SERVERS = 4  # that serve at once; each costs a descriptor and its connections
-_FINISH_S = 60.0  # no call of a kubelet takes longer
+_SERVERS = 4  # that take calls at once; each costs a descriptor and its connections
+_FINISH_S = 60.0  # no call of a kubelet takes longer, but the one that watches health, and that is made again
 
 _log = structlog.get_logger()
 
@@ -65,8 +65,8 @@ async def serving(
 class _ServedSocket:
     """One path and the servers that were started for it, of which the last one has it.
 
-    Those before it still serve who is connected to them. gRPC cancels a call that crosses its notice of a stop, so none is
-    stopped as long as they are few.
+    Those before it still serve who is connected to them. gRPC cancels a call that crosses its notice of a stop, so only the
+    oldest of more than four is stopped.
     """
 
     def __init__(self, path: Path, add_services: Callable[[grpc.aio.Server], None]) -> None:
@@ -82,8 +82,7 @@ class _ServedSocket:
         check_path(self._path)
         clear_path(self._path)
         options = [("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES)]
-        with not_preempting():
-            server = grpc.aio.server(options=options)
+        server = new_server(options)
         self._add_services(server)
         try:
             await self._publish(server)

@@ -10,6 +10,10 @@ import pytest
 
 from dra_driver.wire.grpc_threads import not_preempting
 
+pytestmark = pytest.mark.skipif(
+    os.sched_getscheduler(0) != os.SCHED_OTHER, reason="somebody chose a policy for the tests"
+)
+
 
 def in_a_thread(work: Callable[[], int]) -> int:
     """What `work` returns in a thread of its own."""
