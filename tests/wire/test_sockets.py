@@ -178,9 +178,8 @@ async def test_a_stop_ends_replaced_servers_as_well(tmp_path: Path) -> None:
     """Calls that they still have get the same grace as all others."""
     path = tmp_path / "a.sock"
     slow = Slow()
-    async with grpc.aio.insecure_channel(f"unix:{path}") as channel, asyncio.timeout(20):
+    async with connected(path) as stub, asyncio.timeout(20):
         async with serving(path, slow.add_to, grace_s=0.0):
-            stub = api_pb2_grpc.RegistrationStub(channel)
             running = asyncio.ensure_future(
                 stub.NotifyRegistrationStatus(api_pb2.RegistrationStatus())
             )
@@ -288,8 +287,7 @@ async def test_a_path_of_107_bytes_works_and_108_are_refused(tmp_path: Path) -> 
 async def test_a_message_over_one_mebibyte_is_refused(tmp_path: Path) -> None:
     """Nobody fills our memory through a socket."""
     path = tmp_path / "a.sock"
-    async with serving(path, add_services), grpc.aio.insecure_channel(f"unix:{path}") as channel:
-        stub = api_pb2_grpc.RegistrationStub(channel)
+    async with serving(path, add_services), connected(path) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.NotifyRegistrationStatus(api_pb2.RegistrationStatus(error="x" * (2 << 20)))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
