@@ -7,6 +7,7 @@ A call of gRPC takes ten turns of the loop, short as they are. If each waited fo
 from __future__ import annotations
 
 import asyncio
+import os
 import types
 from collections.abc import Coroutine, Generator
 from itertools import count
@@ -78,6 +79,7 @@ class SlowLane:
         self._turns += 1
         if _is_quiet(loop) or self._turns >= PATIENCE:
             self._turns = 0
+            os.sched_yield()  # to gRPC's threads: what they are about to hand over comes a step sooner
             self._admit_next()
         self._is_watching = bool(self._waiting)
         if self._is_watching:

@@ -62,6 +62,18 @@ async def test_the_oldest_comes_first() -> None:
     assert road.done == [(number, step) for number in range(4) for step in range(3)]
 
 
+async def test_other_threads_come_before_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine gRPC's threads may wait for this one's CPU, with a call in their hands."""
+    road = Road()
+    done_before: list[int] = []
+    monkeypatch.setattr("os.sched_yield", lambda: done_before.append(len(road.done)))
+
+    await asyncio.gather(road.work(0), road.work(1))
+
+    while_both_wait = 4
+    assert done_before[:while_both_wait] == list(range(while_both_wait))
+
+
 async def test_short_work_without_end_does_not_keep_a_step_from_being_done() -> None:
     road, loop = Road(), asyncio.get_running_loop()
     turns = 0
