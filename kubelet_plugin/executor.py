@@ -102,7 +102,6 @@ class Executor:
         """Nothing is changed, so the record is written at once with its outcome."""
         uid = record.claim.uid
         try:
-            await end_step()
             with self._telemetry.phase("hardware"):
                 preparation = await self.describe(record)
             await end_step()

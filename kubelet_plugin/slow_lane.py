@@ -10,6 +10,7 @@ import asyncio
 import os
 import types
 from collections.abc import Coroutine, Generator
+from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
@@ -79,7 +80,7 @@ class SlowLane:
         self._turns += 1
         if _is_quiet(loop) or self._turns >= PATIENCE:
             self._turns = 0
-            os.sched_yield()  # to gRPC's threads: what they are about to hand over comes a step sooner
+            _yield_cpu()
             self._admit_next()
         self._is_watching = bool(self._waiting)
         if self._is_watching:
@@ -96,3 +97,9 @@ class SlowLane:
 def _is_quiet(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether nothing else is ready. No public way says so; on a loop that has another queue there is one step in each turn."""
     return not getattr(loop, "_ready", ())
+
+
+def _yield_cpu() -> None:
+    """To whoever waits for this CPU: gRPC's pool above all, which does not preempt (`wire/grpc_threads.py`) and may have a call to hand over."""
+    with suppress(OSError):
+        os.sched_yield()

@@ -62,16 +62,29 @@ async def test_the_oldest_comes_first() -> None:
     assert road.done == [(number, step) for number in range(4) for step in range(3)]
 
 
-async def test_other_threads_come_before_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine gRPC's threads may wait for this one's CPU, with a call in their hands."""
+async def test_whoever_waits_for_the_cpu_gets_it_before_each_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As long as another claim waits too; the last one's steps are done at once."""
     road = Road()
     done_before: list[int] = []
     monkeypatch.setattr("os.sched_yield", lambda: done_before.append(len(road.done)))
 
     await asyncio.gather(road.work(0), road.work(1))
 
-    while_both_wait = 4
-    assert done_before[:while_both_wait] == list(range(while_both_wait))
+    assert done_before == [0, 1, 2, 3, 3], "also before what the first does at its end, at 3"
+
+
+async def test_a_system_that_does_not_yield_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.sched_yield", refuse)
+    road = Road()
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(road.work(0), road.work(1))
+    assert len(road.done) == 6
 
 
 async def test_short_work_without_end_does_not_keep_a_step_from_being_done() -> None:
