@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ from dra_driver.wire.dra_v1 import api_pb2, api_pb2_grpc
 from kubelet_plugin.sockets import plugin_sockets
 
 NODE_NAME = "n"
+QUIET_S = 1.0
+"""Five times what a publisher waits before it looks again."""
 
 
 async def eventually(
@@ -198,6 +201,14 @@ class Cluster:
         """Whether every pool is complete."""
         slices = await self.slices()
         return bool(slices) and len(slices) == slices[0]["spec"]["pool"]["resourceSliceCount"]
+
+    async def until_quiet(self) -> None:
+        """Nobody asks for anything any more: a plugin that has published looks once more at what it wrote."""
+        seen: Counter[tuple[str, str]] = Counter()
+        async with asyncio.timeout(10):
+            while seen != self.server.requests:
+                seen = Counter(self.server.requests)
+                await asyncio.sleep(QUIET_S)
 
     async def new_claim(self, *devices: str, config: tuple[JsonObject, ...] = ()) -> JsonObject:
         """An allocated claim."""
