@@ -80,8 +80,10 @@ def in_namespace() -> tuple[str, ...]:
 
 @pytest.fixture
 async def private_forks(in_namespace: tuple[str, ...]) -> AsyncIterator[Forks]:
-    """Plugins in a mount namespace of their own."""
+    """Plugins in a mount namespace of their own, which is there: only who is in it can have answered."""
     async with forking(*in_namespace) as forks:
+        told = await forks.start(["version"], Path(os.devnull))
+        assert await told.wait() == 0
         yield forks
 
 
