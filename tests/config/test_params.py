@@ -111,7 +111,7 @@ def test_messages_are_one_short_line() -> None:
     assert len(message) < 400
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(body=st.dictionaries(words, anything, max_size=6), head=st.sampled_from([HEAD, {}]))
 def test_any_json_is_understood_completely_or_refused(
     body: dict[str, Any], head: dict[str, str]

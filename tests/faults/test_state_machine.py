@@ -166,5 +166,5 @@ class ClaimLife(RuleBasedStateMachine):
             await asyncio.sleep(CONFIRM_S)
 
 
-ClaimLife.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+ClaimLife.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 test_claims_live_as_the_model_says = ClaimLife.TestCase

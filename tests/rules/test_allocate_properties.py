@@ -83,7 +83,7 @@ puzzles = st.builds(
 
 
 @given(puzzles)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @example(Puzzle((), ((),), 0, None))
 @example(
     Puzzle(

@@ -137,7 +137,6 @@ def test_the_worst_comes_first_and_hides_nothing() -> None:
 _FOUND = st.sets(st.sampled_from([HOT, RESET, replace(HOT, instance=Placement(0, 1))]))
 
 
-@settings(deadline=None)
 @given(st.lists(_FOUND, min_size=1, max_size=200))
 def test_whatever_is_found_the_rule_is_calm_and_misses_nothing(story: list[set[Ailment]]) -> None:
     """What is there counts; what counts was there not long ago; changes are few, however the symptoms flicker."""
@@ -182,7 +181,7 @@ def test_an_ailment_of_the_gpu_concerns_all_its_devices(gpu: Gpu) -> None:
     assert afflicted(gpu, []) == {}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_an_ailment_of_an_instance_concerns_whatever_shares_a_counter_of_its_place(
     gpu: Gpu, data: st.DataObject

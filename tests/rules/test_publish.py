@@ -168,7 +168,7 @@ def test_somebody_elses_instance_is_a_device_and_keeps_its_place(look: Look) -> 
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_counters_allow_exactly_the_legal_layouts(data: st.DataObject, h100: Gpu) -> None:
     """A set of partitions fits into the counters if and only if the hardware can hold it; the whole GPU fits alone."""
     assert h100.partitioning is not None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dra_driver.model.inventory import Fault
@@ -210,7 +210,6 @@ def _pools(draw: st.DrawFn) -> DesiredPool:
     return pool(*sorted(offers, key=lambda one: one.gpu))
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(_pools(), st.sets(st.sampled_from([g + "-" + n for g in "abc" for n in _NAMES]))),
