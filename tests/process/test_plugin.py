@@ -97,8 +97,8 @@ async def test_a_restart_writes_no_slice(plugin: Plugin, cluster: Cluster) -> No
     }
     assert await plugin.stop() == 0
     assert not any(socket.exists() for socket in plugin.sockets)
-    await plugin.start()
     lists = cluster.server.requests["list", "resourceslices"]
+    await plugin.start()
     await eventually(lambda: cluster.server.requests["list", "resourceslices"] > lists)
     claim = await cluster.new_claim(WHOLE)
     assert (await plugin.prepare(claim))[claim["metadata"]["uid"]].error == ""
