@@ -34,6 +34,8 @@ from kubelet_plugin.sockets import plugin_sockets
 NODE_NAME = "n"
 QUIET_S = 1.0
 """Five times what a publisher waits before it looks again."""
+QUIET_LOOKS = 20
+"""In that time; a machine that stalls meanwhile takes one of them, and not all."""
 
 
 async def eventually(
@@ -202,13 +204,17 @@ class Cluster:
         slices = await self.slices()
         return bool(slices) and len(slices) == slices[0]["spec"]["pool"]["resourceSliceCount"]
 
-    async def until_quiet(self) -> None:
-        """Nobody asks for anything any more: a plugin that has published looks once more at what it wrote."""
+    async def until_quiet(self, *plugins: Plugin) -> None:
+        """These plugins answer, and nobody asks for anything any more: one that has published looks once more at what it wrote."""
         seen: Counter[tuple[str, str]] = Counter()
-        async with asyncio.timeout(10):
-            while seen != self.server.requests:
+        quiet = 0
+        async with asyncio.timeout(20):
+            while quiet < QUIET_LOOKS:
+                await asyncio.sleep(QUIET_S / QUIET_LOOKS)
+                for plugin in plugins:
+                    await plugin.unprepare()  # no claim: only a process that runs answers
+                quiet = quiet + 1 if seen == self.server.requests else 0
                 seen = Counter(self.server.requests)
-                await asyncio.sleep(QUIET_S)
 
     async def new_claim(self, *devices: str, config: tuple[JsonObject, ...] = ()) -> JsonObject:
         """An allocated claim."""

@@ -47,7 +47,7 @@ async def test_a_claim_costs_one_get(plugin: Plugin, cluster: Cluster, device: s
     """Over HTTP: one GET for a new claim, no request at all for its replay and its unprepare."""
     claim = await cluster.new_claim(device)
     uid = claim["metadata"]["uid"]
-    await cluster.until_quiet()
+    await cluster.until_quiet(plugin)
     before = Counter(cluster.server.requests)
     first = (await plugin.prepare(claim))[uid]
     assert first.error == ""
@@ -55,7 +55,7 @@ async def test_a_claim_costs_one_get(plugin: Plugin, cluster: Cluster, device: s
     assert first.devices[0].cdi_device_ids[0] == f"{DRIVER_NAME}/claim={uid}-{device}"
     assert (await plugin.prepare(claim))[uid] == first
     assert (await plugin.unprepare(claim))[uid].error == ""
-    await cluster.until_quiet()
+    await cluster.until_quiet(plugin)
     assert cluster.server.requests - before == {("get", "resourceclaims"): 1}
     assert list(plugin.cdi_dir.iterdir()) == []
 

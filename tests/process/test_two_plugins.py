@@ -261,7 +261,7 @@ async def test_nobody_else_publishes_before_the_kubelet_knows_the_newer_one(
         await pair.old.start()
         await eventually(cluster.is_published)
         await pair.new.start()
-        await cluster.until_quiet()
+        await cluster.until_quiet(*pair)
         lists = cluster.server.requests["get", "nodes"]
         await asyncio.sleep(3)
         assert LEADS not in pair.new.log
