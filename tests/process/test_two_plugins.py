@@ -310,7 +310,7 @@ async def test_both_serve_under_sockets_of_their_own(
 ) -> None:
     """Registration, claims and health of each: the newest is called, and each removes its own sockets only."""
     assert pair.sockets == {*pair.old.sockets, *pair.new.sockets}
-    assert kubelet.calls_at(pair.new)
+    await eventually(lambda: kubelet.calls_at(pair.new))
     await eventually(lambda: kubelet.health(WHOLE) == "Healthy")
     assert await pair.old.stop() == 0
     assert pair.sockets == set(pair.new.sockets)
