@@ -10,7 +10,7 @@ from kubelet_plugin.app import PING_S
 from tests.process.conftest import Cluster, Plugin, eventually
 from tests.process.library_host import put_on_library
 from tests.process.test_activity import scraped
-from tests.process.test_health import GPU, NAME, names_of_first, tainted, unhealthy
+from tests.process.test_health import GPU, NAME, names_of_first, tainted, until_unhealthy
 from tests.vendors.nvidia.fake.condition import load_of, report, set_fields
 from tests.vendors.nvidia.fake.machine import FakeHost
 
@@ -44,8 +44,9 @@ async def test_an_xid_of_the_driver_taints_its_gpu(
         return taint in await tainted(cluster)
 
     await eventually(is_tainted, within_s=2 * PING_S + 3)
-    assert await tainted(cluster) == {taint: await names_of_first(cluster)}
-    assert (await unhealthy(idle)).keys() == await names_of_first(cluster)
+    first = await names_of_first(cluster)
+    assert await tainted(cluster) == {taint: first}
+    await until_unhealthy(idle, first)
 
 
 async def test_claims_are_cut_out_of_the_librarys_gpus(
