@@ -62,10 +62,15 @@ def test_a_killed_sandbox_takes_its_processes_along(shell: Shell) -> None:
 
 def test_ctrl_c_while_it_comes_up_takes_it_down_again(shell: Shell) -> None:
     """`up` starts it in the background; whoever interrupts that finds nothing running there."""
-    process = shell.start("dra", "sandbox", "up", "--dir", str(shell.sandbox))
+    settings = shell.home / "settings"
+    os.mkfifo(settings)  # the plugin reads it, so nothing is up before it was written
+    up = ("dra", "sandbox", "up", "--dir", str(shell.sandbox), "--node", "n=8xmi300x")
+    process = shell.start("env", f"DRA_CONFIG={settings}", *up)
     assert soon((shell.sandbox / "sandbox.json").exists)
     os.killpg(process.pid, signal.SIGINT)
+    settings.write_text("coexistence: refuse\n")
     _, failed = process.communicate(timeout=20)
+    settings.unlink()
     assert process.returncode in {1, 130}
     assert "Traceback" not in failed
     assert soon(lambda: shell.processes() == [], within_s=5)

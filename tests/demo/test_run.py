@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.demo.conftest import Shell, soon
+from tests.demo.conftest import REPOSITORY, Shell, soon
+
+STAYS = """\
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {name: stays, finalizers: [example.com/nobody]}
+spec: {devices: {requests: [{name: gpu, exactly: {deviceClassName: gpu.dra-driver.dev}}]}}
+"""
+"""Is never gone once it was created, so that a demo does not end before it is interrupted."""
 
 
 @pytest.mark.timeout(150)
@@ -51,12 +61,15 @@ def test_the_demo_tells_the_main_job_twice_in_a_row(shell: Shell) -> None:
         (False, "created   Pod/whole-gpu"),
     ],
 )
-def test_ctrl_c_leaves_nothing(shell: Shell, whole_group: bool, mark: str) -> None:
+def test_ctrl_c_leaves_nothing(shell: Shell, whole_group: bool, mark: str, tmp_path: Path) -> None:
     """At any moment: it ends soon, without a traceback, and leaves no process and no file.
 
     A terminal interrupts all processes of the group, `kill -INT` only the one.
     """
-    process = shell.start("dra", "sandbox", "run", "--dir", str(shell.sandbox))
+    demo = shutil.copytree(REPOSITORY / "demo/quickstart", tmp_path / "demo")
+    (demo / "7-stays.yaml").write_text(STAYS)
+    run = ("dra", "sandbox", "run", "--dir", str(shell.sandbox), "--demo", str(demo))
+    process = shell.start(*run)
     assert process.stdout is not None
     assert process.stderr is not None
     for line in process.stdout:
