@@ -118,9 +118,11 @@ def test_the_first_alternative_that_fits_is_taken(up: Shell) -> None:
 
 def test_a_pod_that_cannot_fit_says_why(up: Shell) -> None:
     """In its condition and in an Event, as `kubectl describe` shows them."""
-    described = up.output("kubectl", "describe", "pod", "does-not-fit")
+    why = "no device of class gpu.dra-driver.dev matches its selectors"
+    describe = ("kubectl", "describe", "pod", "does-not-fit")
+    assert soon(lambda: why in up.output(*describe))
+    described = up.output(*describe)
     assert "FailedScheduling" in described
-    assert "no device of class gpu.dra-driver.dev matches its selectors" in described
     assert "Pending" in described
 
 
