@@ -204,15 +204,18 @@ async def test_a_successor_s_socket_is_left_alone(tmp_path: Path) -> None:
         assert path.stat().st_ino == taken
 
 
-async def test_a_lost_path_is_taken_again_when_it_is_free(tmp_path: Path) -> None:
+async def test_a_lost_path_is_taken_again_when_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file in the way is not ours to remove; it is reported once, and waited for."""
+    monkeypatch.setattr("dra_driver.wire.sockets.WATCH_S", 0.05)
     path = tmp_path / "a.sock"
     with capture_logs() as lines:
         async with serving(path, add_services):
             (tmp_path / "file").write_text("")
             (tmp_path / "file").rename(path)
             await until(lambda: bool(lines))
-            await asyncio.sleep(1.2)  # it looks twice, at least
+            await asyncio.sleep(1)  # it looks twice, at least
             path.unlink()
             await until(path.exists)
             assert await ask(path) == "example.com"
