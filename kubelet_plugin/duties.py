@@ -84,16 +84,22 @@ class Duties:
         if self._instance.leads():
             self._publisher.trigger()
 
+    async def _look_once_synced(self) -> None:
+        """No event tells what was wiped before the first list, and after the publisher's own look."""
+        await self._slices.synced.wait()
+        self._publisher.trigger()
+
     async def _lead(self) -> None:
         log.info("this process publishes and reconciles")
         async with asyncio.TaskGroup() as tasks:
             duties = [
-                tasks.create_task(duty.run())
+                tasks.create_task(duty)
                 for duty in (
-                    self._slices,
-                    self._publisher,
-                    self._node.reconciler,
-                    self._node.orphans,
+                    self._slices.run(),
+                    self._publisher.run(),
+                    self._look_once_synced(),
+                    self._node.reconciler.run(),
+                    self._node.orphans.run(),
                 )
             ]
             while self._instance.leads():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,35 @@ def test_everything_is_right_again_half_a_minute_after_its_return(
         assert devices(await node.cluster.slices()) == before
 
     in_virtual_time(scenario)
+
+
+def test_slices_wiped_before_the_watch_began_are_there_again(tmp_path: Path) -> None:
+    """The first list, from which the watch starts, comes late and empty: no event will tell what is missing."""
+    late_s = 60
+
+    async def main() -> None:
+        node = OutageNode(tmp_path, machine_of("H100-SXM5-80GB", 4))
+        ask, turns = node.api.list, count()
+
+        async def ask_late(*words: Any, **more: Any) -> Any:
+            if next(turns) == 0:
+                await asyncio.sleep(late_s)
+            return await ask(*words, **more)
+
+        setattr(node.api, "list", ask_late)  # noqa: B010 (a method)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await node.start()
+        assert loop.time() - began < late_s / 2
+        before = devices(await node.cluster.slices())
+        for item in await node.cluster.slices():
+            await node.cluster.api.delete(RESOURCE_SLICE, item["metadata"]["name"])
+        await asyncio.sleep(late_s + CONVERGED_S)
+        assert devices(await node.cluster.slices()) == before
+        await node.stop()
+
+    with virtual_parts():
+        run(main())
 
 
 def test_claims_that_went_meanwhile_are_released(
