@@ -1,4 +1,4 @@
-"""A laboratory for the kubelet: an API, a node's folders, claims and pods at will, and short deadlines."""
+"""A laboratory for the kubelet: an API, a node's folders, claims and pods at will, and short pauses."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ NAMESPACE = "default"
 NODE = "node-1"
 SHORT = Deadlines(
     dial_s=1.0,
-    get_info_s=0.3,
-    notify_s=0.3,
-    prepare_s=0.3,
-    unprepare_s=0.3,
+    get_info_s=30.0,
+    notify_s=30.0,
+    prepare_s=30.0,
+    unprepare_s=30.0,
     wipe_after_s=0.5,
     health_retry_s=0.05,
     poll_s=0.02,
@@ -35,6 +35,7 @@ SHORT = Deadlines(
     reconcile_s=0.1,
     termination_s=0.0,
 )
+"""The deadlines of calls are long: a test whose call is to meet one makes that one short."""
 
 
 @dataclass

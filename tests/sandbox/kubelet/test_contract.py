@@ -48,13 +48,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kubelet_plugin.health_service import Health
 from tests.sandbox.kubelet.driver import Driver, hang
-from tests.sandbox.kubelet.lab import Lab, eventually
+from tests.sandbox.kubelet.lab import SHORT, Lab, eventually
 from tests.sandbox.kubelet.relay import Relay
 from tests.sandbox.kubelet.test_health import shown, tell
 
@@ -90,7 +91,7 @@ async def test_a_registration_that_the_plugin_could_not_note_is_repeated(lab: La
     """From the start: the plugin has the last word about whether it is registered."""
     driver = lab.driver()
     driver.notify_script = [hang]
-    async with driver.running(lab.registry), lab.kubelet():
+    async with driver.running(lab.registry), lab.kubelet(replace(SHORT, notify_s=3.0)):
         await lab.until_registered(driver)
     assert driver.registrations == [(True, "")]
 

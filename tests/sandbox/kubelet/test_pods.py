@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dra_driver.model import kinds
 from dra_driver.wire.dra_v1 import api_pb2
 from tests.sandbox.kubelet.driver import hang
-from tests.sandbox.kubelet.lab import NAMESPACE, Lab, eventually
+from tests.sandbox.kubelet.lab import NAMESPACE, SHORT, Lab, eventually
 
 
 async def test_a_pod_runs_with_its_devices(lab: Lab) -> None:
@@ -156,7 +157,7 @@ async def test_a_prepare_that_takes_too_long_is_tried_again(lab: Lab) -> None:
     driver = lab.driver()
     driver.prepare_script = [hang]
     await lab.make_claim("gpu")
-    async with driver.running(lab.registry), lab.kubelet():
+    async with driver.running(lab.registry), lab.kubelet(replace(SHORT, prepare_s=0.3)):
         await lab.start_pod("pod", "gpu")
         await lab.until_failing("pod", "DEADLINE_EXCEEDED")
         await lab.until_running("pod")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import grpc.aio
 import pytest
@@ -9,7 +10,7 @@ from dra_driver.wire.dra_v1 import api_pb2_grpc
 from dra_driver.wire.registration_v1 import api_pb2_grpc as registration_pb2_grpc
 from dra_driver.wire.sockets import serving
 from tests.sandbox.kubelet.driver import Driver, hang
-from tests.sandbox.kubelet.lab import Lab, eventually
+from tests.sandbox.kubelet.lab import SHORT, Lab, eventually
 
 
 async def until_told(driver: Driver, *statuses: tuple[bool, str]) -> None:
@@ -52,7 +53,7 @@ async def test_get_info_is_tried_again(lab: Lab) -> None:
     """A plugin that does not answer within its second gets another chance."""
     driver = lab.driver()
     driver.info_script = [hang, hang]
-    async with driver.running(lab.registry), lab.kubelet():
+    async with driver.running(lab.registry), lab.kubelet(replace(SHORT, get_info_s=0.3)):
         await until_told(driver, (True, ""))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
@@ -21,10 +21,9 @@ from kubelet_plugin.registration import Registration
 from kubelet_plugin.service import DraService
 from kubelet_plugin.sockets import PluginSockets, plugin_sockets
 from tests.kubelet_plugin.conftest import Recorded, telemetry_of
-from tests.sandbox.kubelet.lab import SHORT, Lab, eventually
+from tests.sandbox.kubelet.lab import Lab, eventually
 
 DRIVER = "a.example.com"
-PATIENT = replace(SHORT, prepare_s=20.0, unprepare_s=20.0)
 
 
 class NotedHealth(HealthService):
@@ -119,7 +118,7 @@ async def test_the_successor_gets_the_calls_while_the_predecessor_finishes(lab: 
     for name in ("one", "two"):
         await lab.make_claim(name)
     old.may_answer.clear()
-    async with lab.kubelet(PATIENT), old.running():
+    async with lab.kubelet(), old.running():
         await lab.start_pod("first", "one")
         await old.until_asked("one")
         async with new.running():
@@ -135,7 +134,7 @@ async def test_ten_upgrades_under_load_fail_no_call(lab: Lab) -> None:
     """Pods come and go all the time while one instance after the other takes over; every instance gets calls, none fails."""
     first, *successors = [Instance(lab, str(number)) for number in range(11)]
     with capture_logs() as lines:
-        async with lab.kubelet(PATIENT), asyncio.TaskGroup() as tasks, AsyncExitStack() as last:
+        async with lab.kubelet(), asyncio.TaskGroup() as tasks, AsyncExitStack() as last:
             serving_now = AsyncExitStack()
             await serving_now.enter_async_context(first.running())
             await first.until_connected()
