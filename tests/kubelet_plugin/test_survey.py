@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,23 +24,44 @@ from kubelet_plugin.node import Node
 from kubelet_plugin.survey import PINGS_PER_LISTING
 from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin, machine_of
 from tests.kubelet_plugin.second_process import second_process
+from tests.passing_time import pass_time
+from tests.vendors.faults import set_faults
 
 FIRST, SECOND = "0000:1b:00.0", "0000:43:00.0"
 WHOLE, OTHER = "gpu-0000-1b-00-0", "gpu-0000-43-00-0"
+PATIENCE_S = 30.0
 
 
 class Broken:
-    """A plugin with short deadlines whose hardware a test breaks."""
+    """A plugin whose hardware a test breaks; its deadlines come when `give_up` says so."""
 
     def __init__(self, folder: Path, plugin: NodePlugin) -> None:
-        self._file = folder / "hardware" / "faults.json"
+        self._folder = folder / "hardware"
         self.plugin = plugin
         self._board = HealthBoard()
 
     def faults(self, **by_device: dict[str, Any]) -> None:
         """These and no others, from now on; keyword `first` is the first GPU."""
         names = {"first": FIRST, "second": SECOND, "driver": "driver"}
-        self._file.write_text(json.dumps({names[key]: one for key, one in by_device.items()}))
+        set_faults(self._folder, {names[key]: one for key, one in by_device.items()})
+
+    async def give_up(self, look: Coroutine[Any, Any, Any], on: Callable[[], bool]) -> None:
+        """The look's deadline comes when that is so, and no GPU but the first is waited for."""
+        looking = asyncio.create_task(look)
+        async with asyncio.timeout(10):
+            await asyncio.sleep(0)
+            while not on() or set(self.node.survey.pending) - {FIRST}:  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.01)
+        pass_time(PATIENCE_S)
+        await looking
+
+    def hangs(self, key: str = FIRST) -> bool:
+        """Whether a call is under way of that GPU, or of a vendor's driver."""
+        return self.node.survey._calls.is_busy(key)
+
+    def is_elsewhere(self) -> bool:
+        """Whether another process has the first GPU, which is waited for."""
+        return self.node.survey._locks.is_elsewhere(gpu_lock(FIRST))
 
     @property
     def node(self) -> Node:
@@ -70,7 +91,7 @@ class Broken:
 
 @pytest.fixture
 async def broken(tmp_path: Path, machine: Machine, api: CountingApi) -> Broken:
-    plugin = await NodePlugin(tmp_path, machine, api, timeout_s=0.3).start()
+    plugin = await NodePlugin(tmp_path, machine, api, timeout_s=PATIENCE_S).start()
     return Broken(tmp_path, plugin)
 
 
@@ -79,7 +100,7 @@ async def test_a_gpu_that_hangs_hides_only_itself(broken: Broken, way: str) -> N
     """It becomes a fault with a reason; the other is seen; when it answers again it is usable."""
     look = getattr(broken.node.survey, way)
     broken.faults(first={"hang_s": 60})
-    await look()
+    await broken.give_up(look(), broken.hangs)
     assert broken.sound == [SECOND]
     assert FIRST in broken.faulty[FIRST]
     await look()
@@ -90,11 +111,8 @@ async def test_a_gpu_that_hangs_hides_only_itself(broken: Broken, way: str) -> N
     assert (broken.sound, broken.faulty) == ([FIRST, SECOND], {})
 
 
-async def test_a_gpu_that_is_waited_for_delays_nothing_that_comes_after(
-    tmp_path: Path, machine: Machine, api: CountingApi
-) -> None:
+async def test_a_gpu_that_is_waited_for_delays_nothing_that_comes_after(broken: Broken) -> None:
     """Pings and looks see what happens to the other GPU meanwhile; of the one that hangs nothing is known yet, and it is not said to have been seen."""
-    broken = Broken(tmp_path, await NodePlugin(tmp_path, machine, api, timeout_s=30.0).start())
     survey, report = broken.node.survey, HealthReport(broken.plugin.state, board := HealthBoard())
     report.refresh(survey.pending)
     before_s = board.seen_at_s((POOL, WHOLE))
@@ -115,10 +133,9 @@ async def test_a_gpu_that_is_waited_for_delays_nothing_that_comes_after(
 
 
 async def test_what_a_look_left_out_is_looked_at_when_it_answers(
-    tmp_path: Path, machine: Machine, api: CountingApi, monkeypatch: pytest.MonkeyPatch
+    broken: Broken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ping was waiting for the GPU: its partitions are not left to the next look, five minutes later."""
-    broken = Broken(tmp_path, await NodePlugin(tmp_path, machine, api, timeout_s=30.0).start())
     survey, read, seen = broken.node.survey, broken.node.survey._calls.read, Counter[str]()
 
     async def counted(pool: str, address: str) -> Gpu:
@@ -260,15 +277,15 @@ async def test_a_gpu_in_place_of_another_is_told_by_its_own_devices(
 
 
 @pytest.mark.parametrize("way", ["look", "ping"])
-@pytest.mark.parametrize("fault", [{"error": "UNKNOWN"}, {"hang_s": 60}], ids=["fails", "hangs"])
+@pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
 async def test_of_a_driver_that_fails_no_gpu_is_known(
-    broken: Broken, way: str, fault: dict[str, Any]
+    broken: Broken, way: str, *, hangs: bool
 ) -> None:
     """Its GPUs are not gone for that; each is a fault with the reason, its health unknown, until the driver answers again."""
     look = getattr(broken.node.survey, way)
     assert broken.health == {Health.HEALTHY}
-    broken.faults(driver=fault)
-    await look()
+    broken.faults(driver={"hang_s": 60} if hangs else {"error": "UNKNOWN"})
+    await (broken.give_up(look(), lambda: broken.hangs("nvidia")) if hangs else look())
     assert (broken.sound, list(broken.faulty)) == ([], [FIRST, SECOND])
     assert FIRST in broken.faulty[FIRST]
     assert broken.health == {Health.UNKNOWN}
@@ -355,9 +372,9 @@ async def test_a_gpu_that_hangs_from_the_start_is_a_fault(
     tmp_path: Path, machine: Machine, api: CountingApi, new_claim: NewClaim
 ) -> None:
     """The plugin starts, serves the other, and refuses the hung one's claims by the name of the GPU."""
-    broken = Broken(tmp_path, NodePlugin(tmp_path, machine, api, timeout_s=0.3))
+    broken = Broken(tmp_path, NodePlugin(tmp_path, machine, api, timeout_s=PATIENCE_S))
     broken.faults(first={"hang_s": 60})
-    await broken.plugin.start()
+    await broken.give_up(broken.plugin.start(), broken.hangs)
     assert broken.sound == [SECOND]
     assert len(await broken.plugin.prepare(new_claim(OTHER))) == 1
     with pytest.raises(VendorError, match=FIRST) as refused:
@@ -387,7 +404,7 @@ async def test_a_gpu_that_a_frozen_process_has_hides_only_itself(broken: Broken,
     async with second_process(broken.plugin.folder) as frozen:
         await frozen.do("lock", gpu_lock(FIRST))
         broken.faults()
-        await getattr(broken.node.survey, way)()
+        await broken.give_up(getattr(broken.node.survey, way)(), broken.is_elsewhere)
         assert broken.sound == [SECOND]
         assert f"GPU {FIRST}: another plugin process has it" in broken.faulty[FIRST]
         assert broken.health == {Health.HEALTHY, Health.UNKNOWN}
@@ -402,7 +419,7 @@ async def test_a_gpu_that_a_frozen_process_took_is_waited_for_once(broken: Broke
     """What it does to it nobody knows, so it is usable no more; the looks that follow do not wait at all."""
     async with second_process(broken.plugin.folder) as frozen:
         await frozen.do("lock", gpu_lock(FIRST))
-        await broken.node.survey.look()
+        await broken.give_up(broken.node.survey.look(), broken.is_elsewhere)
         assert broken.sound == [SECOND]
         broken.node.survey._timeout_s = 3600.0
         for way in (broken.node.survey.ping, broken.node.survey.look):
@@ -412,10 +429,10 @@ async def test_a_gpu_that_a_frozen_process_took_is_waited_for_once(broken: Broke
 
 async def test_a_gpu_that_is_at_work_here_stays_as_it_was(broken: Broken) -> None:
     """A call of this process may take its time with it: the look gives up, and nothing is said against the GPU."""
-    locks = broken.node.survey._locks
-    async with locks.held(gpu_lock(FIRST)):
+    survey = broken.node.survey
+    async with survey._locks.held(gpu_lock(FIRST)):
         broken.faults(second={"error": "GPU_IS_LOST"})
-        await broken.node.survey.look()
+        await broken.give_up(survey.look(), lambda: survey.pending == {FIRST})
     assert (broken.sound, list(broken.faulty)) == ([FIRST], [SECOND])
 
 
