@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,9 @@ from dra_driver.model.errors import ClaimError, DeviceHeld, VendorError
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import JsonObject
 from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin
-from tests.kubelet_plugin.test_claims import Interposed, interposed
+from tests.kubelet_plugin.test_claims import interposed
 from tests.process.conftest import eventually
+from tests.vendors.faults import set_faults
 
 WHOLE, OTHER = "gpu-0000-1b-00-0", "gpu-0000-43-00-0"
 SMALL = "gpu-0000-1b-00-0-mig-1g-10gb-6"
@@ -27,23 +27,20 @@ def admin(device: str) -> JsonObject:
     return place | {"adminAccess": True}
 
 
-def slow(backend: Interposed, delay_s: float = 0.1) -> None:
-    """The first GPU takes its time for each change."""
-    backend.delay_s["0000:1b:00.0"] = delay_s
-
-
 async def test_a_prepare_after_an_unprepare_holds_what_it_promised(
     node: NodePlugin, new_claim: NewClaim
 ) -> None:
     """P (busy), U, P: the last one's devices are there when it answers, whatever the unprepare before it destroyed."""
     backend = await interposed(node)
-    slow(backend)
+    backend.gate.clear()
     claim = new_claim(SMALL)
     first = asyncio.create_task(node.prepare(claim))
     await eventually(lambda: bool(backend.changes))
     release = asyncio.create_task(node.unprepare(claim))
     await asyncio.sleep(0)
     last = asyncio.create_task(node.prepare(claim))
+    await asyncio.sleep(0)
+    backend.gate.set()
     ids = await last
     await asyncio.gather(first, release)
     assert node.instances() == [("1g.10gb", 6, True)]
@@ -55,13 +52,14 @@ async def test_an_unprepare_after_a_prepare_leaves_nothing(
 ) -> None:
     """P (busy), U, P, U: nobody uses the claim, so nothing of it is left."""
     backend = await interposed(node)
-    slow(backend)
+    backend.gate.clear()
     claim = new_claim(SMALL)
     calls: list[asyncio.Task[object]] = [asyncio.create_task(node.prepare(claim))]
     await eventually(lambda: bool(backend.changes))
     for call in (node.unprepare, node.prepare, node.unprepare):
         calls.append(asyncio.create_task(call(claim)))
         await asyncio.sleep(0)
+    backend.gate.set()
     await asyncio.wait(calls)
     await node.claims.finish_calls()
     assert node.leftovers() == []
@@ -134,19 +132,17 @@ async def test_a_pool_that_does_not_answer_refuses_the_claim(
 
 
 async def test_a_failed_prepare_is_undone_while_another_gpu_hangs(
-    tmp_path: Path, machine: Machine, api: CountingApi, new_claim: NewClaim
+    node: NodePlugin, new_claim: NewClaim, tmp_path: Path
 ) -> None:
     """One GPU's trouble keeps nobody else's half-done work, and whoever waits for it is served."""
-    node = await NodePlugin(tmp_path, machine, api, timeout_s=0.3).start()
     backend = await interposed(node)
     backend.fail_at, backend.fail_after = 1, True
-    faults = tmp_path / "hardware" / "faults.json"
-    faults.write_text(json.dumps({"0000:43:00.0": {"hang_s": 60}}))
+    set_faults(tmp_path / "hardware", {"0000:43:00.0": {"hang_s": 60}})
     with pytest.raises(VendorError, match="did it and says no"):
         await node.prepare(new_claim(SMALL))
     assert not node.state.records
     assert len(await node.prepare(new_claim(WHOLE))) == 1
-    faults.unlink()
+    set_faults(tmp_path / "hardware", {})
 
 
 async def test_an_upgrade_that_writes_other_edits_does_not_break_a_replay(

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ from dra_driver.model.health import Ailment
 from dra_driver.ports import Backend
 from kubelet_plugin.claims import REPLY_MARGIN_S
 from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin
+from tests.passing_time import pass_time
+from tests.process.conftest import eventually
 
+GPU = "0000:1b:00.0"
 WHOLE = "gpu-0000-1b-00-0"
 SMALL = "gpu-0000-1b-00-0-mig-1g-10gb-6"
 BESIDE = "gpu-0000-1b-00-0-mig-1g-10gb-5"
@@ -36,12 +39,13 @@ OTHER = "gpu-0000-43-00-0"
 
 
 class Interposed:
-    """A backend with something before or after its changes."""
+    """A backend with something before or after its changes; the first GPU's wait at the gate."""
 
     def __init__(self, inner: Backend) -> None:
         self._inner = inner
         self.vendor = inner.vendor
-        self.delay_s: dict[str, float] = {}
+        self.gate = threading.Event()
+        self.gate.set()
         self.fail_at: int | None = None
         self.fail_after = False
         self.changes: list[PartitionChange] = []
@@ -74,7 +78,7 @@ class Interposed:
     def partition(self, change: PartitionChange) -> str:
         number = len(self.changes)
         self.changes.append(change)
-        time.sleep(self.delay_s.get(change.gpu, 0))
+        assert change.gpu != GPU or self.gate.wait(30)
         if number == self.fail_at and not self.fail_after:
             raise VendorError("the hardware says no")
         identity = self._inner.partition(change)
@@ -357,11 +361,13 @@ async def test_a_cancelled_call_goes_on_and_the_retry_joins_it(
 ) -> None:
     """The kubelet gave up: what has begun is finished, once."""
     backend = await interposed(node)
-    backend.delay_s["0000:1b:00.0"] = 0.05
+    backend.gate.clear()
     claim = new_claim(SMALL)
     call = asyncio.create_task(node.prepare(claim))
-    await asyncio.sleep(0.03)
+    await eventually(lambda: bool(backend.changes))
     call.cancel()
+    await asyncio.wait([call])
+    backend.gate.set()
     assert len(await node.prepare(claim)) == 1
     assert api.gets == 1
     assert sum(isinstance(change, SetMode) for change in backend.changes) == 1
@@ -396,11 +402,12 @@ async def test_a_wait_ends_before_the_callers_deadline(
 async def test_a_slow_gpu_does_not_hold_up_another(node: NodePlugin, new_claim: NewClaim) -> None:
     """One GPU takes its time; a claim on the other is served meanwhile."""
     backend = await interposed(node)
-    backend.delay_s["0000:1b:00.0"] = 0.5
+    backend.gate.clear()
     slow = asyncio.create_task(node.prepare(new_claim(SMALL)))
-    await asyncio.sleep(0.02)
+    await eventually(lambda: bool(backend.changes))
     await node.prepare(new_claim(f"{OTHER}-mig-1g-10gb-6"))
     assert not slow.done()
+    backend.gate.set()
     await slow
 
 
@@ -408,18 +415,22 @@ async def test_a_hung_library_costs_its_own_gpu_only(
     tmp_path: Path, machine: Machine, api: CountingApi, new_claim: NewClaim
 ) -> None:
     """An error within the deadline, other GPUs served; what the call did later is found and undone by the next try."""
-    node = await NodePlugin(tmp_path, machine, api, timeout_s=0.2).start()
+    node = await NodePlugin(tmp_path, machine, api, timeout_s=30.0).start()
     backend = await interposed(node)
     claim = new_claim(SMALL)
     await node.prepare(claim)
     await node.unprepare(claim)
-    backend.delay_s["0000:1b:00.0"] = 0.7
-    with pytest.raises(VendorError, match=r"did not answer within 0\.2 s"):
-        await node.prepare(claim)
+    done = len(backend.changes)
+    backend.gate.clear()
+    call = asyncio.create_task(node.prepare(claim))
+    await eventually(lambda: len(backend.changes) > done)
+    pass_time(30.0)
+    with pytest.raises(VendorError, match="did not answer within 30 s"):
+        await call
     await node.prepare(new_claim(OTHER))
     assert claim["metadata"]["uid"] in node.state.records
-    backend.delay_s.clear()
-    await asyncio.sleep(0.7)
+    backend.gate.set()
+    await eventually(lambda: not node.node.survey._calls.is_busy(GPU))
     assert node.instances() == [("1g.10gb", 6, False)]
     await node.prepare(claim)
     await node.unprepare(claim)
