@@ -21,17 +21,21 @@ from dra_driver.kube.tokens import FixedToken, TokenFile
 from dra_driver.kube.transport import Request, Transport
 from dra_driver.model.errors import Forbidden, KubeError, SettingsError, Unavailable
 from dra_driver.model.kinds import NODE
+from tests.passing_time import pass_time
 
 Serve = Callable[..., Awaitable[str]]
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
+TIMEOUT_S = 30.0
+"""More than any request takes; tests of a time-out have a short one."""
 
-def rest(url: str, **endpoint: object) -> RestApi:
-    return RestApi(Endpoint(server=url, **endpoint), component="test", timeout_s=0.3)  # type: ignore[arg-type]
+
+def rest(url: str, *, timeout_s: float = TIMEOUT_S, **endpoint: object) -> RestApi:
+    return RestApi(Endpoint(server=url, **endpoint), component="test", timeout_s=timeout_s)  # type: ignore[arg-type]
 
 
-async def refused(url: str) -> KubeError:
-    async with rest(url) as api:
+async def refused(url: str, *, timeout_s: float = TIMEOUT_S) -> KubeError:
+    async with rest(url, timeout_s=timeout_s) as api:
         with pytest.raises(KubeError) as caught:
             await api.get(NODE, "n1")
     return caught.value
@@ -57,9 +61,9 @@ async def raw_server(talk: Talk) -> AsyncIterator[str]:
     await asyncio.gather(*conversations)
 
 
-async def refused_by(talk: Talk) -> KubeError:
+async def refused_by(talk: Talk, *, timeout_s: float = TIMEOUT_S) -> KubeError:
     async with raw_server(talk) as url:
-        return await refused(url)
+        return await refused(url, timeout_s=timeout_s)
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
@@ -70,10 +74,10 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 async def test_nobody_listens() -> None:
     """A refused connection is Unavailable and names the server."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    error = await refused(f"http://127.0.0.1:{port}")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        error = await refused(f"http://127.0.0.1:{port}")
     assert isinstance(error, Unavailable)
     assert (error.status, error.retry_after_s) == (0, None)
     assert f"get Node n1 at http://127.0.0.1:{port}: no answer" in str(error)
@@ -86,7 +90,7 @@ async def test_a_slow_server(serve: Serve) -> None:
         await asyncio.sleep(5)
         return web.Response()
 
-    assert isinstance(await refused(await serve(sleep)), Unavailable)
+    assert isinstance(await refused(await serve(sleep), timeout_s=0.3), Unavailable)
 
 
 async def test_a_half_open_connection() -> None:
@@ -95,7 +99,7 @@ async def test_a_half_open_connection() -> None:
     async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    assert isinstance(await refused_by(say_nothing), Unavailable)
+    assert isinstance(await refused_by(say_nothing, timeout_s=0.3), Unavailable)
 
 
 async def test_a_reset_connection() -> None:
@@ -164,12 +168,18 @@ async def test_a_watch_outlives_the_request_timeout(serve: Serve) -> None:
         response = web.StreamResponse()
         await response.prepare(request)
         for _ in range(4):
-            await asyncio.sleep(0.15)
             await response.write(b'{"type": "ADDED", "object": {}}\n')
+            await read.acquire()
         return response
 
+    seen, read = 0, asyncio.Semaphore(0)
     async with rest(await serve(stream)) as api:
-        assert len([e async for e in api.watch(NODE, resource_version="1")]) == 4
+        async for _ in api.watch(NODE, resource_version="1"):
+            seen += 1
+            pass_time(TIMEOUT_S)
+            await asyncio.sleep(0)
+            read.release()
+    assert seen == 4
 
 
 async def test_nothing_is_retried(serve: Serve) -> None:
