@@ -256,18 +256,21 @@ async def test_the_caller_s_deadline_is_handed_on(
     claims: ScriptedClaims, kubelet: api_pb2_grpc.DRAPluginAsyncStub
 ) -> None:
     """In the loop's own time; None where the caller has all day."""
-    now = asyncio.get_running_loop().time()
+    clock = asyncio.get_running_loop().time
+    before = clock()
     await kubelet.NodePrepareResources(prepare(claim("a")), timeout=45)
+    after = clock()
     await kubelet.NodePrepareResources(prepare(claim("b")))
     bounded, unbounded = claims.deadlines
-    assert bounded == pytest.approx(now + 45, abs=1)
+    assert bounded is not None
+    assert before + 44 < bounded < after + 46
     assert unbounded is None
 
 
 async def test_a_caller_s_deadline_cancels_and_the_next_call_is_served(
     claims: ScriptedClaims, kubelet: api_pb2_grpc.DRAPluginAsyncStub
 ) -> None:
-    """The work learns of it as a cancellation, and the service lives on."""
+    """The work learns of it as a cancellation, and the service lives on. The deadline is far enough for the work to begin."""
     cancelled = asyncio.Event()
 
     async def hang(_: ClaimRef) -> tuple[PreparedDevice, ...]:
@@ -279,7 +282,7 @@ async def test_a_caller_s_deadline_cancels_and_the_next_call_is_served(
 
     claims.behaviour["slow"] = hang
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await kubelet.NodePrepareResources(prepare(claim("slow")), timeout=0.2)
+        await kubelet.NodePrepareResources(prepare(claim("slow")), timeout=3)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(cancelled.wait(), 5)
     asked = claim("next")
