@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+
+
+class _Clock:
+    """A loop's time, and how much more has passed."""
+
+    def __init__(self, time: Callable[[], float]) -> None:
+        self._time = time
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return self._time() + self.ahead_s
 
 
 def pass_time(seconds: float) -> None:
     """The running loop's clock says that much more from now on: what was due meanwhile is due now."""
     loop = asyncio.get_running_loop()
-    time = loop.time
-    setattr(loop, "time", lambda: time() + seconds)  # noqa: B010 (a method)
+    clock = loop.time
+    if not isinstance(clock, _Clock):
+        clock = _Clock(clock)
+        setattr(loop, "time", clock)  # noqa: B010 (a method)
+    clock.ahead_s += seconds

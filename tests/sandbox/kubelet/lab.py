@@ -27,7 +27,7 @@ SHORT = Deadlines(
     notify_s=30.0,
     prepare_s=30.0,
     unprepare_s=30.0,
-    wipe_after_s=0.5,
+    wipe_after_s=30.0,
     health_retry_s=0.05,
     poll_s=0.02,
     retry_s=0.05,
@@ -35,7 +35,7 @@ SHORT = Deadlines(
     reconcile_s=0.1,
     termination_s=0.0,
 )
-"""The deadlines of calls are long: a test whose call is to meet one makes that one short."""
+"""What a driver has to meet is long: a test whose driver is to miss it makes it short, or lets time pass."""
 
 
 @dataclass
