@@ -54,12 +54,12 @@ class Lab:
         return self.root / "cdi"
 
     @asynccontextmanager
-    async def kubelet(self, deadlines: Deadlines = SHORT) -> AsyncIterator[None]:
+    async def kubelet(self, deadlines: Deadlines = SHORT) -> AsyncIterator[Kubelet]:
         """A kubelet runs; leaving the block is what `systemctl stop kubelet` is."""
         kubelet = Kubelet(self.api, NODE, self.root, [self.cdi], deadlines=deadlines)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(kubelet.run())
-            yield
+            yield kubelet
             task.cancel()
 
     def driver(

@@ -12,7 +12,9 @@ import pytest
 from dra_driver.ports import JsonObject
 from dra_driver.sandbox.apiserver.local import LocalApi
 from dra_driver.sandbox.apiserver.store import Store
+from dra_driver.sandbox.kubelet.kubelet import Kubelet
 from kubelet_plugin.health_service import DeviceHealth, Health, HealthService
+from tests.passing_time import pass_time
 from tests.sandbox.kubelet.driver import Driver
 from tests.sandbox.kubelet.lab import NODE, Lab, eventually
 
@@ -130,12 +132,13 @@ class Silent(HealthService):
 async def test_silence_is_believed_for_the_device_s_time_out(lab: Lab) -> None:
     """Then it is unknown, though the stream is open."""
     driver = lab.driver(services=[DRA, V1])
-    driver.health_type, driver.health_timeout_s = Silent, 1.0
+    driver.health_type = Silent
     tell(driver, Health.HEALTHY)
     await lab.make_claim("gpu")
     async with lab.kubelet(), driver.running(lab.registry):
         await lab.start_pod("pod", "gpu")
         await lab.until_health("pod", shown("Healthy"))
+        pass_time(driver.health_timeout_s)
         await lab.until_health("pod", shown("Unknown"))
         assert driver.watched == [V1]
 
@@ -143,15 +146,31 @@ async def test_silence_is_believed_for_the_device_s_time_out(lab: Lab) -> None:
 async def test_heartbeats_keep_it_known(lab: Lab) -> None:
     """For longer than the time-out, without any change."""
     driver = lab.driver(services=[DRA, V1])
-    driver.health_timeout_s = 1.0
     tell(driver, Health.HEALTHY)
     await lab.make_claim("gpu")
-    async with driver.running(lab.registry), lab.kubelet():
+    async with driver.running(lab.registry), lab.kubelet() as kubelet:
         await lab.start_pod("pod", "gpu")
         await lab.until_health("pod", shown("Healthy"))
         before = await lab.until_running("pod")
-        await asyncio.sleep(1.5)
+        for _ in range(4):
+            known = believed_until(kubelet, driver)
+            pass_time(driver.health_timeout_s / 3)
+            await until_renewed(kubelet, driver, known)
         assert await lab.until_running("pod") == before
+
+
+def believed_until(kubelet: Kubelet, driver: Driver) -> float:
+    """In the loop's time; 0 for a device that is not believed any more."""
+    return kubelet._health.of(driver.name, NODE, "gpu-gpu").until
+
+
+async def until_renewed(kubelet: Kubelet, driver: Driver, known: float) -> None:
+    """The kubelet has heard of the device again."""
+
+    async def renewed() -> bool:
+        return believed_until(kubelet, driver) > known
+
+    await eventually(renewed)
 
 
 class Unable(HealthService):
