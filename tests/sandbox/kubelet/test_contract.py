@@ -53,6 +53,7 @@ from pathlib import Path
 
 import pytest
 
+from dra_driver.sandbox.kubelet import endpoint
 from kubelet_plugin.health_service import Health
 from tests.sandbox.kubelet.driver import Driver, hang
 from tests.sandbox.kubelet.lab import SHORT, Lab, eventually
@@ -76,6 +77,13 @@ def test_every_test_of_the_table_exists() -> None:
     assert checked > 30
 
 
+@pytest.fixture
+def _patient_dialling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is slow to come is waited for, and none is made beside it."""
+    options = dict(endpoint._CHANNEL_OPTIONS) | {"grpc.min_reconnect_backoff_ms": 20_000}
+    monkeypatch.setattr(endpoint, "_CHANNEL_OPTIONS", tuple(options.items()))
+
+
 @asynccontextmanager
 async def relayed(lab: Lab, driver: Driver) -> AsyncIterator[Relay]:
     """The driver runs, and the kubelet reaches it through a relay."""
@@ -96,6 +104,7 @@ async def test_a_registration_that_the_plugin_could_not_note_is_repeated(lab: La
     assert driver.registrations == [(True, "")]
 
 
+@pytest.mark.usefixtures("_patient_dialling")
 async def test_one_connection_serves_all_calls_and_health(lab: Lab) -> None:
     """Prepare, unprepare and the stream share it, for as long as the driver is there."""
     driver = lab.driver(services=[DRA, V1])
@@ -110,6 +119,7 @@ async def test_one_connection_serves_all_calls_and_health(lab: Lab) -> None:
     assert (driver.prepared, driver.unprepared, driver.watched) == ([["gpu"]], [["gpu"]], [V1])
 
 
+@pytest.mark.usefixtures("_patient_dialling")
 @pytest.mark.parametrize("health", [V1, V1ALPHA1])
 async def test_calls_and_health_come_back_after_the_connection_broke(lab: Lab, health: str) -> None:
     """Without another registration, and again over one connection."""
