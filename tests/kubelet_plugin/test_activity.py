@@ -20,12 +20,16 @@ from kubelet_plugin.locks import gpu_lock
 from kubelet_plugin.metrics import Levels, PluginMetrics
 from tests.kubelet_plugin.conftest import POOL, CountingApi, NewClaim, NodePlugin, machine_of
 from tests.kubelet_plugin.second_process import second_process
+from tests.passing_time import pass_time
+from tests.process.conftest import eventually
+from tests.vendors.faults import set_faults
 
 FIRST, SECOND = "0000:1b:00.0", "0000:43:00.0"
 WHOLE, OTHER = "gpu-0000-1b-00-0", "gpu-0000-43-00-0"
 SMALL = f"{WHOLE}-mig-1g-10gb-6"
 MEASURED_TWICE = IDLE_ROUNDS + 2
 """Rounds in which either GPU was measured twice, idle or not."""
+TIMEOUT_S = 30.0
 BUSY = {"sm": [0.5], "memory_mib": 1024, "processes": [{"pid": 42, "memory_mib": 512}]}
 
 
@@ -66,6 +70,15 @@ class Measured:
         """When each GPU was measured last."""
         return {at: seen.activities[0].taken_at for at, seen in self.watch.seen.items()}
 
+    def faults(self, **first: Any) -> None:
+        """The first GPU's, from now on."""
+        set_faults(self.plugin.folder / "hardware", {FIRST: first} if first else {})
+
+    def waits_for_the_first(self) -> bool:
+        """Whether this round has measured the second GPU, and the first one is being asked."""
+        is_asked = self.plugin.node.survey._calls.is_busy(FIRST)
+        return is_asked and self.taken_at()[SECOND] == self.now
+
     def _meter_clock(self) -> None:
         backend: Any = self.plugin.backend
         backend._meter._clock = lambda: self.now
@@ -77,7 +90,7 @@ class Measured:
 
 @pytest.fixture
 async def measured(tmp_path: Path, machine: Machine, api: CountingApi) -> Measured:
-    return Measured(await NodePlugin(tmp_path, machine, api, timeout_s=2.0).start())
+    return Measured(await NodePlugin(tmp_path, machine, api, timeout_s=TIMEOUT_S).start())
 
 
 def device(gpu: str, partition: str = "") -> str:
@@ -239,21 +252,24 @@ async def test_a_claim_of_the_same_name_has_pods_of_its_own(
     assert set(measured.series("claim_info")) == {f'{users},pod="present"'}
 
 
-@pytest.mark.parametrize("fault", [{"hang_s": 60}, {"error": "GPU_IS_LOST"}])
+@pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "fails"])
 async def test_a_sick_gpu_has_no_series_and_hides_no_other(
-    measured: Measured, fault: dict[str, Any]
+    measured: Measured, *, hangs: bool
 ) -> None:
     """No data is not idleness: its figures go, the other's stay, and healed it is measured again."""
     await measured.look(2)
     assert set(measured.series("power_watts")) == {device(WHOLE), device(OTHER)}
-    faults = measured.plugin.folder / "hardware/faults.json"
-    faults.write_text(json.dumps({FIRST: fault}))
-    await measured.look(IDLE_ROUNDS)
+    measured.faults(**({"hang_s": 60} if hangs else {"error": "GPU_IS_LOST"}))
+    looking = asyncio.create_task(measured.look(IDLE_ROUNDS))
+    if hangs:
+        await eventually(measured.waits_for_the_first)
+        pass_time(TIMEOUT_S)
+    await looking
     assert set(measured.series("power_watts")) == {device(OTHER)}
     await measured.plugin.node.survey.look()
     await measured.look(IDLE_ROUNDS)
     assert set(measured.series("power_watts")) == {device(OTHER)}
-    faults.unlink()
+    measured.faults()
     async with asyncio.timeout(20):
         while FIRST not in measured.watch.seen:
             await measured.plugin.node.survey.look()
@@ -264,8 +280,7 @@ async def test_a_sick_gpu_has_no_series_and_hides_no_other(
 async def test_a_gpu_that_is_unplugged_has_no_series(measured: Measured) -> None:
     """They go with the device."""
     await measured.look(2)
-    faults = measured.plugin.folder / "hardware/faults.json"
-    faults.write_text(json.dumps({FIRST: {"absent": True}}))
+    measured.faults(absent=True)
     await measured.plugin.node.survey.look()
     assert set(measured.series("power_watts")) == {device(OTHER)}
 
@@ -302,17 +317,17 @@ async def test_nobody_waits_behind_a_call_that_hangs(measured: Measured) -> None
     """A GPU that is being asked is left alone, so its lock is free for the look that finds out that it hangs."""
     measured.load(first=BUSY)
     await measured.look()
-    faults = measured.plugin.folder / "hardware/faults.json"
-    faults.write_text(json.dumps({FIRST: {"hang_s": 60}}))
+    measured.faults(hang_s=60)
     survey = measured.plugin.node.survey
     ping = asyncio.create_task(survey._calls.ping(POOL, FIRST))
     await asyncio.sleep(0)
     await measured.look()
     assert measured.taken_at()[FIRST] == 6010
     assert not ping.done()
+    pass_time(TIMEOUT_S)
     with pytest.raises(VendorError):
         await ping
-    faults.unlink()
+    measured.faults()
 
 
 async def test_only_the_leading_process_measures(measured: Measured) -> None:
