@@ -126,9 +126,9 @@ def test_equal_requests_do_not_multiply_the_search(world: Any) -> None:
     world.publish(*(f"gpu-{i}" for i in range(8)))
     for _ in range(9):
         world.ask()
-    began = time.perf_counter()
+    began = time.process_time()
     assert "not all together" in world.refusal()
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_equal_claims_under_constraints_are_searched_in_full(world: Any) -> None:
