@@ -75,7 +75,7 @@ async def test_a_waiting_call_that_is_cancelled_frees_its_claim_at_once(
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
     waiting.cancel()
-    await asyncio.wait_for(node.unprepare(claim), 1)
+    await asyncio.wait_for(node.unprepare(claim), 10)
     await node.unprepare(holder)
     await node.claims.finish_calls()
     assert node.leftovers() == []
@@ -90,7 +90,7 @@ async def test_an_unprepare_does_not_wait_for_a_prepare_that_waits(
     waiting = asyncio.create_task(node.prepare(claim))
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
-    await asyncio.wait_for(node.unprepare(claim), 1)
+    await asyncio.wait_for(node.unprepare(claim), 10)
     with pytest.raises(ClaimError, match="gave way"):
         await waiting
 
