@@ -10,8 +10,9 @@ import fcntl
 import os
 import struct
 import threading
-from functools import partial
 from hashlib import blake2b
+
+from kubelet_plugin.loop_calls import call_soon
 
 _FLOCK = struct.Struct("@hhqqi4x")
 """struct flock of 64-bit Linux: type, whence, start, length, pid (0 for these locks)."""
@@ -83,8 +84,7 @@ class ByteLock:
                 error = refused
             if error is not None:
                 os.close(descriptor)
-            if not loop.is_closed():  # else the process ends, and holds nothing then
-                loop.call_soon_threadsafe(partial(self._arrive, descriptor, error))
+            call_soon(loop, self._arrive, descriptor, error)
 
         threading.Thread(target=block, name=f"lock-{self._name}", daemon=True).start()
 

@@ -14,6 +14,8 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from kubelet_plugin.loop_calls import call_soon
+
 T = TypeVar("T")
 
 
@@ -48,11 +50,7 @@ class GpuThread:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def tell(outcome: T | Exception) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, future, outcome)
-
-        self.put(self.expect(function, tell))
+        self.put(self.expect(function, partial(call_soon, loop, _settle, future)))
         return future
 
     def expect(
@@ -125,8 +123,8 @@ class Round(Generic[T]):
 
     def _told(self, key: str, outcome: T | Exception) -> None:
         self._outcomes.put((key, outcome))
-        if next(self._missing) == 0 and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.ended.set)
+        if next(self._missing) == 0:
+            call_soon(self._loop, self.ended.set)
 
 
 def _settle(future: asyncio.Future[Any], outcome: Any) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -188,3 +189,29 @@ async def test_a_late_error_troubles_nobody(hang: threading.Event) -> None:
     await asyncio.sleep(0.05)
     gc.collect()
     assert complaints == []
+
+
+@pytest.mark.parametrize("way", ["call", "each"])
+def test_a_call_that_outlives_its_loop_ends_in_silence(way: str, hang: threading.Event) -> None:
+    """Also where its thread saw the loop open a moment before: the process ends, and nobody waits for the outcome."""
+    begun = threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        hang.wait()
+
+    async def leave() -> None:
+        workers = Workers(timeout_s=TIMEOUT_S)
+        call = workers.call("a", slow) if way == "call" else outcomes(workers, {"a": slow})
+        waiting = asyncio.ensure_future(call)
+        assert await asyncio.to_thread(begun.wait, 10)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+    others = set(threading.enumerate())
+    with asyncio.Runner() as runner, patch.object(runner.get_loop(), "is_closed", lambda: False):
+        runner.run(leave())
+        runner.close()
+        hang.set()
+        for thread in set(threading.enumerate()) - others:
+            thread.join(timeout=0.5)
