@@ -65,6 +65,15 @@ class Client:
         assert status == code or (code is None and status < 300), answer
         return answer
 
+    async def until_cached(self, path: str, *names: str) -> None:
+        """Returns once these objects are what the server has in its cache, which is a moment behind what it stores."""
+
+        async def is_so() -> bool:
+            listed = await self.send("GET", f"{path}?resourceVersion=0")
+            return {item["metadata"]["name"] for item in listed["items"]} == set(names)
+
+        await eventually(is_so)
+
     async def events(self, path: str) -> AsyncIterator[JsonObject]:
         """The events of a watch, until the server ends it."""
         async with self.session.get(self.url + path) as response:

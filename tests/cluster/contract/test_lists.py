@@ -111,6 +111,7 @@ async def test_an_exact_version_shows_the_past(client: Any, new_slice: Build) ->
     await client.send("DELETE", f"{SLICES}/a")
     exact = f"{SLICES}?resourceVersion={version}&resourceVersionMatch=Exact"
     assert names(await client.send("GET", exact)) == ["a"]
+    await client.until_cached(SLICES)
     assert names(await client.send("GET", f"{SLICES}?resourceVersion={version}")) == []
     await client.send("GET", f"{SLICES}?resourceVersion=999999", code=504)
     for nonsense in ("resourceVersion=x", "limit=x", "continue=x", "watch=1&timeoutSeconds=x"):

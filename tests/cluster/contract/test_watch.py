@@ -68,11 +68,12 @@ async def test_two_watches_see_the_same(client: Any, new_slice: Build) -> None:
 
 @pytest.mark.parametrize("version", ["", "0"])
 async def test_a_watch_from_anywhere_starts_with_what_is_there(
-    api: KubeApi, new_slice: Build, version: str
+    api: KubeApi, client: Any, new_slice: Build, version: str
 ) -> None:
     """Without a version, present objects come as ADDED, then changes follow."""
     await api.create(RESOURCE_SLICE, new_slice("b"))
     await api.create(RESOURCE_SLICE, new_slice("a"))
+    await client.until_cached(SLICES, "a", "b")
     watch = api.watch(RESOURCE_SLICE, resource_version=version)
     assert told(await changes(watch, 2)) == [("ADDED", "a"), ("ADDED", "b")]
     await api.delete(RESOURCE_SLICE, "b")
@@ -96,9 +97,10 @@ async def test_objects_come_and_go_with_the_selector(api: KubeApi, new_slice: Bu
     assert seen[1].object["metadata"]["labels"]["colour"] == "red"
 
 
-async def test_field_selectors_select_events(api: KubeApi, new_slice: Build) -> None:
+async def test_field_selectors_select_events(api: KubeApi, client: Any, new_slice: Build) -> None:
     """A node's plugin sees its own slices alone."""
     selectors = {"fieldSelector": "spec.nodeName=n1,spec.driver=gpu.example.com"}
+    await client.until_cached(SLICES)
     watch = api.watch(RESOURCE_SLICE, resource_version="0", selectors=selectors)
     await api.create(RESOURCE_SLICE, new_slice("theirs", nodeName="n2"))
     await api.create(RESOURCE_SLICE, new_slice("ours"))
@@ -119,5 +121,6 @@ async def test_streaming_lists_mark_their_end(client: Any, new_slice: Build) -> 
 
 async def test_a_watch_ends_after_its_time(client: Any) -> None:
     """TimeoutSeconds ends the stream in good order."""
+    await client.until_cached(SLICES)
     async with asyncio.timeout(5):
         assert [event async for event in client.events(f"{SLICES}?watch=1&timeoutSeconds=1")] == []
