@@ -122,7 +122,14 @@ async def test_the_kubelets_wipe(client: Any, new_slice: Build) -> None:
 async def test_orphans_stay(client: Any, new_slice: Build) -> None:
     """propagationPolicy=Orphan frees the dependents."""
     node = await client.send("POST", "/api/v1/nodes", {"metadata": {"name": "n"}})
-    await client.send("POST", SLICES, owned_by(new_slice(), node))
+    dead = node | {"metadata": {"name": "dead", "uid": str(uuid.uuid4())}}
+    await client.send("POST", SLICES, owned_by(new_slice(), node, dead))
+
+    async def is_known_to_the_collector() -> bool:
+        owners = (await client.send("GET", f"{SLICES}/s"))["metadata"]["ownerReferences"]
+        return [one["name"] for one in owners] == ["n"]
+
+    await eventually(is_known_to_the_collector)
     await client.send("DELETE", "/api/v1/nodes/n", {"propagationPolicy": "Orphan"})
     for _ in range(1000):
         listed = await client.send("GET", "/api/v1/nodes")
