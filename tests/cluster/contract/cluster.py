@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Any
 
 from dra_driver.kube.events import EventRecorder, EventSource
@@ -22,9 +23,13 @@ from tests.cluster.waiting import eventually
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Pods and claims live in the namespace default."""
+    """Pods and claims live in the namespace default.
+
+    `driver` is nobody else's name, as a scheduler may be late to hear that what another test published is gone.
+    """
 
     api: KubeApi
+    driver: str = field(default_factory=lambda: f"gpu-{token_hex(4)}.example.com")
 
     async def new_pod(self, name: str, **source: str) -> None:
         """A pod with one claim, from that source, in its only container."""

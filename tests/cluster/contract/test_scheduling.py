@@ -24,8 +24,6 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.release import node_object
 from tests.cluster.waiting import eventually
 
-DRIVER = "gpu.example.com"
-CLASS: JsonObject = {"metadata": {"name": "gpus"}, "spec": {"selectors": [{"cel": {"expression": f"device.driver == '{DRIVER}'"}}]}}  # fmt: skip
 TAINT = {"key": "sick", "effect": "NoSchedule"}
 
 
@@ -39,28 +37,34 @@ async def cluster(
         if plane is None:
             cluster = await stack.enter_async_context(sandbox_cluster())
         await stack.enter_async_context(node_object(cluster.api, "n1"))
-        await cluster.api.create(DEVICE_CLASS, CLASS)
+        await cluster.api.create(DEVICE_CLASS, class_of(cluster, cluster.driver))
         yield cluster
+
+
+def class_of(cluster: Cluster, name: str) -> JsonObject:
+    """A class of all devices of the driver."""
+    ours = {"cel": {"expression": f"device.driver == '{cluster.driver}'"}}
+    return {"metadata": {"name": name}, "spec": {"selectors": [ours]}}
 
 
 async def publish(cluster: Cluster, *devices: JsonObject, **more: Any) -> None:
     """Make these the devices of the node."""
     pool = {"name": "n1/x", "generation": 1, "resourceSliceCount": 1 + bool(more)}
-    place = {"driver": DRIVER, "nodeName": "n1", "pool": pool}
+    place = {"driver": cluster.driver, "nodeName": "n1", "pool": pool}
     for index, content in enumerate([{"devices": list(devices)}, *([more] if more else [])]):
         body = {"metadata": {"name": f"s{index}"}, "spec": place | content}
         await cluster.api.create(RESOURCE_SLICE, body)
 
 
-def exactly(**fields: Any) -> JsonObject:
-    """A claim for one device."""
-    return {"requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpus", **fields}}]}
+def exactly(cluster: Cluster, **fields: Any) -> JsonObject:
+    """A claim for one device, of the class that is called like the driver unless said otherwise."""
+    return {"requests": [{"name": "gpu", "exactly": {"deviceClassName": cluster.driver, **fields}}]}
 
 
 async def test_a_template_becomes_a_claim_that_goes_with_its_pod(cluster: Cluster) -> None:
     """Named after pod and entry, owned by the pod, named in its status, allocated, reserved; collected afterwards."""
     await publish(cluster, {"name": "gpu-0"})
-    template = {"metadata": {"name": "t"}, "spec": {"spec": {"devices": exactly()}}}
+    template = {"metadata": {"name": "t"}, "spec": {"spec": {"devices": exactly(cluster)}}}
     await cluster.api.create(RESOURCE_CLAIM_TEMPLATE, template, namespace="default")
     await cluster.new_pod("p", resourceClaimTemplateName="t")
     pod = await cluster.scheduled("p")
@@ -78,9 +82,9 @@ async def test_a_template_becomes_a_claim_that_goes_with_its_pod(cluster: Cluste
 async def test_devices_are_given_out_once(cluster: Cluster) -> None:
     """The second pod waits, and runs as soon as the first has gone."""
     await publish(cluster, {"name": "gpu-0"})
-    first = await cluster.new_claimant("a", exactly())
+    first = await cluster.new_claimant("a", exactly(cluster))
     await cluster.scheduled("a")
-    await cluster.new_claimant("b", exactly())
+    await cluster.new_claimant("b", exactly(cluster))
     await cluster.waits("b")
     await cluster.api.delete(POD, "a", namespace="default", grace_period_s=0)
     await cluster.api.delete(RESOURCE_CLAIM, first, namespace="default")
@@ -101,11 +105,11 @@ async def test_counters_exclude(cluster: Cluster) -> None:
         sharedCounters=[{"name": "gpu", "counters": {"memory": {"value": "2"}}}],
     )
     for name in ("a", "b"):
-        await cluster.new_claimant(name, exactly())
+        await cluster.new_claimant(name, exactly(cluster))
         await cluster.scheduled(name)
     given = {(await cluster.results(name))[0]["device"] for name in ("a", "b")}
     assert given == {"half-0", "half-1"}
-    await cluster.new_claimant("c", exactly())
+    await cluster.new_claimant("c", exactly(cluster))
     await cluster.waits("c")
 
 
@@ -117,14 +121,16 @@ async def test_capacity_is_shared_out(cluster: Cluster) -> None:
     device = {"name": "gpu-0", "allowMultipleAllocations": True, "capacity": {"memory": memory}}
     await publish(cluster, device)
     for name in ("a", "b"):
-        await cluster.new_claimant(name, exactly(capacity={"requests": {"memory": "30Gi"}}))
+        await cluster.new_claimant(
+            name, exactly(cluster, capacity={"requests": {"memory": "30Gi"}})
+        )
         await cluster.scheduled(name)
     shares = [(await cluster.results(name))[0] for name in ("a", "b")]
     assert [one["consumedCapacity"] for one in shares] == [{"memory": "30Gi"}] * 2
     assert len({one["shareID"] for one in shares}) == 2
-    await cluster.new_claimant("c", exactly(capacity={"requests": {"memory": "30Gi"}}))
+    await cluster.new_claimant("c", exactly(cluster, capacity={"requests": {"memory": "30Gi"}}))
     await cluster.waits("c")
-    await cluster.new_claimant("d", exactly())
+    await cluster.new_claimant("d", exactly(cluster))
     await cluster.scheduled("d")
     assert (await cluster.results("d"))[0]["consumedCapacity"] == {"memory": "10Gi"}
 
@@ -133,9 +139,11 @@ async def test_capacity_is_shared_out(cluster: Cluster) -> None:
 async def test_tainted_devices_are_for_who_tolerates_them(cluster: Cluster) -> None:
     """NoSchedule keeps the others away."""
     await publish(cluster, {"name": "gpu-0", "taints": [TAINT]})
-    await cluster.new_claimant("a", exactly())
+    await cluster.new_claimant("a", exactly(cluster))
     await cluster.waits("a")
-    await cluster.new_claimant("b", exactly(tolerations=[{"key": "sick", "operator": "Exists"}]))
+    await cluster.new_claimant(
+        "b", exactly(cluster, tolerations=[{"key": "sick", "operator": "Exists"}])
+    )
     await cluster.scheduled("b")
 
 
@@ -144,8 +152,8 @@ async def test_the_first_alternative_that_fits_is_taken(cluster: Cluster) -> Non
     await publish(cluster, {"name": "gpu-0"})
     never = [{"cel": {"expression": "device.driver == 'none'"}}]
     options = [
-        {"name": "best", "deviceClassName": "gpus", "selectors": never},
-        {"name": "good", "deviceClassName": "gpus"},
+        {"name": "best", "deviceClassName": cluster.driver, "selectors": never},
+        {"name": "good", "deviceClassName": cluster.driver},
     ]
     await cluster.new_claimant("a", {"requests": [{"name": "gpu", "firstAvailable": options}]})
     await cluster.scheduled("a")
@@ -162,7 +170,7 @@ async def test_a_no_execute_taint_ends_pods(cluster: Cluster) -> None:
         "brave": [{"operator": "Exists", "effect": "NoExecute"}],
     }
     for name in names:
-        await cluster.new_claimant(name, exactly(tolerations=tolerations.get(name, [])))
+        await cluster.new_claimant(name, exactly(cluster, tolerations=tolerations.get(name, [])))
         await cluster.scheduled(name)
     ending = {"taints": [TAINT | {"effect": "NoExecute"}]}
     devices = [{"name": f"gpu-{index}", **ending} for index in range(3)] + [{"name": "gpu-3"}]
@@ -183,7 +191,7 @@ async def test_an_extended_resource_is_served_by_a_class(
         pytest.skip("the sandbox makes no claims for extended resources")
     await publish(cluster, {"name": "gpu-0"})
     named = {"spec": {"extendedResourceName": "example.com/gpu"}}
-    await cluster.api.patch(DEVICE_CLASS, "gpus", named)
+    await cluster.api.patch(DEVICE_CLASS, cluster.driver, named)
     resources = {"limits": {"example.com/gpu": "1"}}
     container = {"name": "main", "image": "x", "resources": resources}
     body: JsonObject = {"metadata": {"name": "a"}, "spec": {"containers": [container]}}
@@ -197,7 +205,7 @@ async def test_an_extended_resource_is_served_by_a_class(
 async def test_dead_classes_and_claims_keep_a_pod_waiting(cluster: Cluster) -> None:
     """A class that does not exist is no error: the pod waits for it."""
     await publish(cluster, {"name": "gpu-0"})
-    await cluster.new_claimant("a", exactly(deviceClassName="later"))
+    await cluster.new_claimant("a", exactly(cluster, deviceClassName="later"))
     await cluster.waits("a")
-    await cluster.api.create(DEVICE_CLASS, CLASS | {"metadata": {"name": "later"}})
+    await cluster.api.create(DEVICE_CLASS, class_of(cluster, "later"))
     await cluster.scheduled("a")
