@@ -18,6 +18,7 @@ from tests.chart.rendering import NAMESPACE as RELEASE_NAMESPACE
 from tests.chart.rendering import PLUGIN, render
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.node import IMAGE
+from tests.cluster.waiting import eventually
 
 _RBAC, _ADMISSION = "rbac.authorization.k8s.io", "admissionregistration.k8s.io"
 _KINDS = {
@@ -98,7 +99,10 @@ class Release:
 async def installed(
     plane: ControlPlane, api: KubeApi, values: dict[str, Any] | None = None
 ) -> AsyncIterator[Release]:
-    """The chart's objects are in the cluster while the block runs, and gone afterwards; its namespace stays."""
+    """The chart's objects are in the cluster while the block runs, and gone afterwards; its namespace stays.
+
+    The plugin's rights come and go with them: an API server hears of rights a moment after they are written.
+    """
     objects = render(values)
     with suppress(Conflict):
         await api.create(NAMESPACE, {"metadata": {"name": RELEASE_NAMESPACE}})
@@ -107,10 +111,12 @@ async def installed(
         for one in objects:
             await api.create(_KINDS[one["kind"]], one)
             created.append(one)
+        await eventually(lambda: _may_publish(plane))
         yield Release(plane=plane, api=api)
     finally:
         for one in reversed(created):
             await _delete(api, one)
+        await eventually(lambda: _lost_its_rights(plane))
         for pod in (await api.list(POD, namespace=RELEASE_NAMESPACE)).items:
             name = pod["metadata"]["name"]
             with suppress(NotFound):
@@ -149,6 +155,25 @@ def post(plane: ControlPlane, path: str, body: JsonObject) -> JsonObject:
     with urllib.request.urlopen(request, timeout=20, context=context) as answer:
         result: JsonObject = json.load(answer)
     return result
+
+
+async def _may_publish(plane: ControlPlane) -> bool:
+    """Whether the API server lets the plugin's service account write slices."""
+    spec = {
+        "user": f"system:serviceaccount:{RELEASE_NAMESPACE}:{PLUGIN}",
+        "resourceAttributes": {
+            "group": RESOURCE_SLICE.group,
+            "resource": RESOURCE_SLICE.plural,
+            "verb": "create",
+        },
+    }
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    answer = await asyncio.to_thread(post, plane, path, {"spec": spec})
+    return bool(answer["status"]["allowed"])
+
+
+async def _lost_its_rights(plane: ControlPlane) -> bool:
+    return not await _may_publish(plane)
 
 
 async def _delete(api: KubeApi, one: JsonObject) -> None:

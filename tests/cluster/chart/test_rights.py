@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from copy import deepcopy
 
 import pytest
 
 from dra_driver.kube.rest import RestApi
-from dra_driver.model.errors import Forbidden, Invalid, KubeError
+from dra_driver.model.errors import Forbidden, Invalid, KubeError, NotFound
 from dra_driver.model.kinds import RESOURCE_SLICE
 from dra_driver.model.names import DRIVER_NAME
 from dra_driver.ports import JsonObject
@@ -35,8 +35,9 @@ async def plugin_api(release: Release, api: RestApi) -> AsyncIterator[RestApi]:
     async with RestApi(await release.endpoint_of(OWN), component="tests") as plugin_api:
         probe = new_slice("probe", nodeName=OTHER)
         async with asyncio.timeout(30):
-            while await _verdict(plugin_api.create(RESOURCE_SLICE, probe)) == "allowed":
-                await api.delete(RESOURCE_SLICE, "probe")
+            while await _verdict(plugin_api.create(RESOURCE_SLICE, probe)) != "denied by policy":
+                with suppress(NotFound):
+                    await api.delete(RESOURCE_SLICE, "probe")
                 await asyncio.sleep(0.1)
         yield plugin_api
 
