@@ -49,8 +49,9 @@ class Plugin:
 
     @property
     def log(self) -> list[dict[str, object]]:
-        """What all plugins of this node have said."""
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
+        """What all plugins of this node have said; a line that is only half there is none yet."""
+        whole, _, _ = self._log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def said(self, event: str) -> int:
         """How often that was said."""
