@@ -62,9 +62,9 @@ class Node:
 
     def start_kubelet(self) -> None:
         """Start it and wait until it answers; the node becomes Ready a little later."""
-        port = free_ports(1)[0]
+        port, health_port = free_ports(2)
         config = self.root / "kubelet.yaml"
-        config.write_text(yaml.safe_dump(_kubelet_config(self, port)))
+        config.write_text(yaml.safe_dump(_kubelet_config(self, port, health_port)))
         command: list[str | Path] = [
             self.plane.programs.kubelet,
             f"--config={config}",
@@ -76,7 +76,7 @@ class Node:
         log = self.root / "kubelet.log"
         with ExitStack() as stack:
             process = stack.enter_context(self.running_inside(command, log))
-            wait_until(lambda: _is_healthy(port), process, log, within_s=_START_S)
+            wait_until(lambda: _is_healthy(health_port), process, log, within_s=_START_S)
             self._kubelet = stack.pop_all()
 
     def stop_kubelet(self) -> None:
@@ -193,15 +193,15 @@ imports = []
 """
 
 
-def _kubelet_config(node: Node, port: int) -> dict[str, object]:
+def _kubelet_config(node: Node, port: int, health_port: int) -> dict[str, object]:
     """Nothing of the machine is watched or reserved; cgroup v1 is allowed, as test machines still have it."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "address": "127.0.0.1",
-        "port": free_ports(1)[0],
+        "port": port,
         "healthzBindAddress": "127.0.0.1",
-        "healthzPort": port,
+        "healthzPort": health_port,
         "readOnlyPort": 0,
         "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True}},
         "authorization": {"mode": "Webhook"},
