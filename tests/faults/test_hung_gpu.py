@@ -30,7 +30,7 @@ from tests.vendors.faults import set_faults
 
 HUNG, HUNG_NAME = "0000:1b:00.0", "gpu-0000-1b-00-0"
 OTHERS = ("gpu-0000-43-00-0", "gpu-0000-52-00-0", "gpu-0000-61-00-0")
-SDK_TIMEOUT_S = 2.0
+SDK_TIMEOUT_S = 5.0
 HOUR_S = 3600
 BAR_S = 35.0
 """With the default sdkTimeoutS; what counts is what is added to it."""
