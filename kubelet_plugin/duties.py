@@ -80,26 +80,20 @@ class Duties:
             log.warning("the slices of the drained node stay for now", error=str(error))
 
     def _notice(self) -> None:
-        """Somebody wrote our slices. What a newer process writes is right, also where this one has not laid down its duties yet."""
+        """Somebody wrote our slices, or may have. What a newer process writes is right, also where this one has not laid down its duties yet."""
         if self._instance.leads():
             self._publisher.trigger()
-
-    async def _look_once_synced(self) -> None:
-        """No event tells what was wiped before the first list, and after the publisher's own look."""
-        await self._slices.synced.wait()
-        self._publisher.trigger()
 
     async def _lead(self) -> None:
         log.info("this process publishes and reconciles")
         async with asyncio.TaskGroup() as tasks:
             duties = [
-                tasks.create_task(duty)
+                tasks.create_task(duty.run())
                 for duty in (
-                    self._slices.run(),
-                    self._publisher.run(),
-                    self._look_once_synced(),
-                    self._node.reconciler.run(),
-                    self._node.orphans.run(),
+                    self._slices,
+                    self._publisher,
+                    self._node.reconciler,
+                    self._node.orphans,
                 )
             ]
             while self._instance.leads():

@@ -39,8 +39,8 @@ class Cache:
     """The scope's objects by (namespace, name), as far as the server has told; never change them.
 
     `synced` is set after the first complete list. `on_change` is called, in order, with every ADDED, MODIFIED and
-    DELETED, whether a watch or a repeated list brought it; the objects are up to date when it is called. A cluster-scoped
-    object's namespace is "".
+    DELETED, whether a watch or a repeated list brought it, and with a BOOKMARK at the end of every list: what came and
+    went unseen is in no other event. The objects are up to date when it is called. A cluster-scoped object's namespace is "".
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Cache:
         self._version = listing.resource_version
         self._relist_at = self._clock.monotonic() + self._rng.uniform(*_RELIST_S)
         self.synced.set()
+        self._tell(WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": self._version}}))
 
     async def _watch(self) -> None:
         """Follow one watch until the server ends it or the next list is due."""
@@ -133,6 +134,9 @@ class Cache:
             self._objects.pop(_key(event.object), None)
         else:
             self._objects[_key(event.object)] = event.object
+        self._tell(event)
+
+    def _tell(self, event: WatchEvent) -> None:
         if self._on_change is not None:
             self._on_change(event)
 

@@ -61,17 +61,18 @@ class OutageApi:
         await self._reach()
         events = self._inner.watch(kind, **more)
         left = asyncio.ensure_future(self._left.wait())
+        following = asyncio.ensure_future(anext(events))
         try:
             while True:
-                following = asyncio.ensure_future(anext(events))
                 await asyncio.wait({following, left}, return_when=asyncio.FIRST_COMPLETED)
                 if left.done():
-                    following.cancel()
-                    await asyncio.wait([following])
                     raise Unavailable("the watch was cut")
                 yield following.result()
+                following = asyncio.ensure_future(anext(events))
         finally:
             left.cancel()
+            following.cancel()
+            await asyncio.wait([following])
             await events.aclose()
 
     async def _reach(self) -> None:
@@ -93,16 +94,19 @@ def virtual_parts() -> Iterator[None]:
         yield
 
 
-class Leading:
-    """An instance that is alone."""
+class Alone:
+    """An instance that is alone, until a newer one takes over."""
 
     name = "test"
 
+    def __init__(self) -> None:
+        self.is_newest = True
+
     def alone(self) -> bool:
-        return True
+        return self.is_newest
 
     def leads(self) -> bool:
-        return True
+        return self.is_newest
 
     def peace(self) -> int:
         return 1
@@ -120,7 +124,8 @@ class OutageNode:
         self.plugin = UnsyncedPlugin(folder, machine, cast("CountingApi", self.api))
         self.plugin.telemetry = telemetry_of(recorder)
         setattr(self.plugin, "clock", LoopClock())  # noqa: B010 (one test clock for another)
-        setattr(self.plugin, "instance", Leading())  # noqa: B010 (as much of it as is asked)
+        self.instance = Alone()
+        setattr(self.plugin, "instance", self.instance)  # noqa: B010 (as much of it as is asked)
         self._recorder = recorder
         self._tasks: list[asyncio.Task[Any]] = []
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dra_driver.model.kinds import RESOURCE_CLAIM, RESOURCE_SLICE
-from dra_driver.ports import JsonObject
-from tests.faults.outage_node import OutageNode, virtual_parts
-from tests.faults.virtual_time import run
+from dra_driver.model.errors import Gone
+from dra_driver.model.kinds import RESOURCE_CLAIM, RESOURCE_SLICE, Kind
+from dra_driver.ports import JsonObject, WatchEvent, beat
+from kubelet_plugin.duties import HANDOVER_S
+from tests.faults.outage_node import OutageApi, OutageNode, virtual_parts
+from tests.faults.virtual_time import LoopClock, run
 from tests.kubelet_plugin.conftest import machine_of
 
 OUTAGE_S = 600
@@ -145,29 +147,52 @@ def test_everything_is_right_again_half_a_minute_after_its_return(
     in_virtual_time(scenario)
 
 
-def test_slices_wiped_before_the_watch_began_are_there_again(tmp_path: Path) -> None:
-    """The first list, from which the watch starts, comes late and empty: no event will tell what is missing."""
-    late_s = 60
+def late_list(api: OutageApi, may_come: asyncio.Event) -> None:
+    """The list from which the watch starts, which is the first one, comes late."""
+    ask, turns = api.list, count()
+
+    async def ask_late(*words: Any, **more: Any) -> Any:
+        if next(turns) == 0:
+            await may_come.wait()
+        return await ask(*words, **more)
+
+    setattr(api, "list", ask_late)  # noqa: B010 (a method)
+
+
+def late_watch(api: OutageApi, may_come: asyncio.Event) -> None:
+    """The first watch of slices tells nothing, and at last that it is too old: there is another list."""
+    watch, turns = api.watch, count()
+
+    async def watch_late(kind: Kind, **more: Any) -> AsyncGenerator[WatchEvent, None]:
+        if kind is RESOURCE_SLICE and next(turns) == 0:
+            await may_come.wait()
+            raise Gone("too old")
+        async for event in watch(kind, **more):
+            yield event
+
+    setattr(api, "watch", watch_late)  # noqa: B010 (a method)
+
+
+@pytest.mark.parametrize("make_late", [late_list, late_watch])
+@pytest.mark.parametrize("leads", [True, False], ids=["leads", "newer one leads"])
+def test_slices_that_were_wiped_unseen_are_there_again(
+    tmp_path: Path, make_late: Callable[[OutageApi, asyncio.Event], None], *, leads: bool
+) -> None:
+    """A list is empty like the one before, so no change tells what is missing. A newer process's slices are not ours to write."""
 
     async def main() -> None:
-        node = OutageNode(tmp_path, machine_of("H100-SXM5-80GB", 4))
-        ask, turns = node.api.list, count()
-
-        async def ask_late(*words: Any, **more: Any) -> Any:
-            if next(turns) == 0:
-                await asyncio.sleep(late_s)
-            return await ask(*words, **more)
-
-        setattr(node.api, "list", ask_late)  # noqa: B010 (a method)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        node, may_come = OutageNode(tmp_path, machine_of("H100-SXM5-80GB", 4)), asyncio.Event()
+        make_late(node.api, may_come)
         await node.start()
-        assert loop.time() - began < late_s / 2
         before = devices(await node.cluster.slices())
+        await beat(LoopClock(), HANDOVER_S)
+        await asyncio.sleep(1)  # it has just looked whether it leads
+        node.instance.is_newest = leads
         for item in await node.cluster.slices():
             await node.cluster.api.delete(RESOURCE_SLICE, item["metadata"]["name"])
-        await asyncio.sleep(late_s + CONVERGED_S)
-        assert devices(await node.cluster.slices()) == before
+        may_come.set()
+        await asyncio.sleep(CONVERGED_S)
+        assert devices(await node.cluster.slices()) == (before if leads else {})
         await node.stop()
 
     with virtual_parts():
