@@ -87,6 +87,6 @@ async def test_the_slices_of_a_driver_that_restarts_quickly_are_kept(lab: Lab) -
                     await lab.publish_slice(DRIVER)
                     published = await lab.api.list(kinds.RESOURCE_SLICE)
                 await let_pass(0.2)
-            await let_pass(0.2)
+            await let_pass(0.8)
         assert (await lab.api.list(kinds.RESOURCE_SLICE)).items == published.items
     assert len(driver.registrations) == 6
