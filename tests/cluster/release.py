@@ -116,11 +116,11 @@ async def installed(
     finally:
         for one in reversed(created):
             await _delete(api, one)
-        await eventually(lambda: _lost_its_rights(plane))
         for pod in (await api.list(POD, namespace=RELEASE_NAMESPACE)).items:
             name = pod["metadata"]["name"]
             with suppress(NotFound):
                 await api.delete(POD, name, namespace=RELEASE_NAMESPACE, grace_period_s=0)
+        await eventually(lambda: _lost_its_rights(plane))
 
 
 @asynccontextmanager

@@ -47,13 +47,13 @@ class Broken:
 
     async def give_up(self, look: Coroutine[Any, Any, Any], on: Callable[[], bool]) -> None:
         """The look's deadline comes when that is so, and no GPU but the first is waited for."""
-        looking = asyncio.create_task(look)
-        async with asyncio.timeout(10):
-            await asyncio.sleep(0)
-            while not on() or set(self.node.survey.pending) - {FIRST}:  # noqa: ASYNC110 (nobody tells)
-                await asyncio.sleep(0.01)
-        pass_time(PATIENCE_S)
-        await looking
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(look)
+            async with asyncio.timeout(10):
+                await asyncio.sleep(0)
+                while not on() or set(self.node.survey.pending) - {FIRST}:  # noqa: ASYNC110 (nobody tells)
+                    await asyncio.sleep(0.01)
+            pass_time(PATIENCE_S)
 
     def hangs(self, key: str = FIRST) -> bool:
         """Whether a call is under way of that GPU, or of a vendor's driver."""

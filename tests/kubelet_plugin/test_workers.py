@@ -194,7 +194,7 @@ async def test_a_late_error_troubles_nobody(hang: threading.Event) -> None:
 @pytest.mark.parametrize("way", ["call", "each"])
 def test_a_call_that_outlives_its_loop_ends_in_silence(way: str, hang: threading.Event) -> None:
     """Also where its thread saw the loop open a moment before: the process ends, and nobody waits for the outcome."""
-    begun = threading.Event()
+    begun, lives_on = threading.Event(), threading.Event()
 
     def slow() -> None:
         begun.set()
@@ -205,8 +205,11 @@ def test_a_call_that_outlives_its_loop_ends_in_silence(way: str, hang: threading
         call = workers.call("a", slow) if way == "call" else outcomes(workers, {"a": slow})
         waiting = asyncio.ensure_future(call)
         assert await asyncio.to_thread(begun.wait, 10)
+        behind = asyncio.ensure_future(workers.call("a", lives_on.set))
+        await asyncio.sleep(0)
         waiting.cancel()
-        await asyncio.wait([waiting])
+        behind.cancel()
+        await asyncio.wait([waiting, behind])
 
     others = set(threading.enumerate())
     with asyncio.Runner() as runner, patch.object(runner.get_loop(), "is_closed", lambda: False):
@@ -214,4 +217,6 @@ def test_a_call_that_outlives_its_loop_ends_in_silence(way: str, hang: threading
         runner.close()
         hang.set()
         for thread in set(threading.enumerate()) - others:
-            thread.join(timeout=0.5)
+            if thread.name == "gpu-round":
+                thread.join(10)
+        assert lives_on.wait(10)
