@@ -1,4 +1,7 @@
-"""Deadlines pass when a test says so: nobody waits for them, and no slow machine meets them too early."""
+"""Deadlines pass when a test says so: nobody waits for them, and no slow machine meets them too early.
+
+Those of the running loop, which asyncio and aiohttp keep; `time.monotonic` and the deadlines that gRPC keeps stay as they are.
+"""
 
 from __future__ import annotations
 

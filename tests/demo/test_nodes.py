@@ -68,7 +68,7 @@ def test_ctrl_c_while_it_comes_up_takes_it_down_again(shell: Shell) -> None:
     process = shell.start("env", f"DRA_CONFIG={settings}", *up)
     assert soon((shell.sandbox / "sandbox.json").exists)
     os.killpg(process.pid, signal.SIGINT)
-    settings.write_text("coexistence: refuse\n")
+    settings.write_text("coexistence: refuse\n")  # read for certain: `up` ends what has come up
     _, failed = process.communicate(timeout=20)
     settings.unlink()
     assert process.returncode in {1, 130}

@@ -210,7 +210,7 @@ class Lab:
 
 
 async def eventually(check: Callable[[], Awaitable[bool]], within_s: float = 5.0) -> None:
-    """Wait until it holds."""
+    """Wait until it holds; `check` may let time pass."""
     deadline = time.monotonic() + within_s
     while not await check():
         assert time.monotonic() < deadline, "it never came to hold"
