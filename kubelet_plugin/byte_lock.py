@@ -84,7 +84,7 @@ class ByteLock:
                 error = refused
             if error is not None:
                 os.close(descriptor)
-            call_soon(loop, self._arrive, descriptor, error)
+            call_soon(loop, self._arrive, descriptor, error)  # a process that ends holds nothing
 
         threading.Thread(target=block, name=f"lock-{self._name}", daemon=True).start()
 
