@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable
 
 
-class _Clock:
-    """A loop's time, and how much more has passed."""
+class AheadClock:
+    """A clock, and how much more has passed by it."""
 
     def __init__(self, time: Callable[[], float]) -> None:
         self._time = time
@@ -24,7 +24,7 @@ def pass_time(seconds: float) -> None:
     """The running loop's clock says that much more from now on: what was due meanwhile is due now."""
     loop = asyncio.get_running_loop()
     clock = loop.time
-    if not isinstance(clock, _Clock):
-        clock = _Clock(clock)
+    if not isinstance(clock, AheadClock):
+        clock = AheadClock(clock)
         setattr(loop, "time", clock)  # noqa: B010 (a method)
     clock.ahead_s += seconds
