@@ -23,6 +23,7 @@ async def test_the_kubelet_names_the_claims_that_pods_use(
     name = (claim["metadata"]["namespace"], claim["metadata"]["name"])
     assert name in await pods_by_claim(socket)
     await workload.delete("whole-gpu")
+    await eventually(lambda: workload.is_gone("whole-gpu"))
 
     async def is_free() -> bool:
         return name not in await pods_by_claim(socket)
